@@ -1,0 +1,1 @@
+"""`mipfed`: deploys and operates federations of the Medical Informatics Platform."""
