@@ -9,7 +9,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.hbp.mip.plugins.plugin_utils._federation import KINDS, SECRETS, FederationError, resolve
+from ansible_collections.hbp.mip.plugins.plugin_utils._federation import CONNECTION, KINDS, SECRETS, FederationError, resolve
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -28,9 +28,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         for name in {host for hosts in groups.values() for host in hosts}:
             host = variables["hostvars"][name]
             # A secret is not even decrypted here: that it is given is all the roles need to know.
-            hostvars[name] = {
-                key: (True if key in SECRETS else host[key]) for key in host if key.startswith("mip_") or key == "ansible_host"
-            }
+            hostvars[name] = {key: (True if key in SECRETS else host[key]) for key in host if key.startswith("mip_") or key in CONNECTION}
         inventory = Path(variables.get("inventory_dir") or variables["playbook_dir"])
         result["changed"] = False
         try:

@@ -65,6 +65,12 @@ nodes:
     manager:
       description: Is it a manager of the swarm?
       type: bool
+    ssh_host:
+      description: Name or address that SSH connects to; empty for a node that is reached without SSH.
+      type: str
+    ssh_port:
+      description: Port that SSH connects to.
+      type: int
     host_key:
       description: Fingerprint of its host key, if the inventory gives one.
       type: str

@@ -25,6 +25,8 @@ NAME = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 #: Variables whose values never leave the inventory; the result only tells whether they are there.
 SECRETS = frozenset({"mip_first_password"})
+#: Variables of a host that are read besides ``mip_*``.
+CONNECTION = frozenset({"ansible_connection", "ansible_host", "ansible_port"})
 
 
 class FederationError(Exception):
@@ -148,6 +150,8 @@ def _node(name: str, kind: str, variables: Mapping[str, Any], errors: list[str])
         "kind": kind,
         "address": address,
         "manager": manager,
+        "ssh_host": "" if variables.get("ansible_connection") == "local" else str(variables.get("ansible_host") or address),
+        "ssh_port": int(variables.get("ansible_port") or 22),
         "host_key": fingerprint or "",
         "first_password": bool(values.get("mip_first_password")),
     }
@@ -211,7 +215,8 @@ def resolve(inventory_name: str, groups: Mapping[str, Sequence[str]], hostvars: 
     :arg groups: host names by inventory group; ``master``, ``ui`` and ``workers`` are read.
     :arg hostvars: variables by host name, templates already rendered.
     :returns: ``name``, ``data_dir``, ``lab``, one key per ``mip_*`` dictionary without its prefix, and ``nodes``, a list of
-        ``{name, kind, address, manager, host_key, first_password}`` in the order master, ui, workers.
+        ``{name, kind, address, manager, ssh_host, ssh_port, host_key, first_password}`` in the order master, ui, workers;
+        ``ssh_host`` is empty for a node that is reached without SSH.
     :raises FederationError: with everything that is wrong, not only the first thing.
     """
     kinds, errors = _structure(groups)
