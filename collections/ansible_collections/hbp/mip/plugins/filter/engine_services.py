@@ -38,7 +38,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: Services as M(hbp.mip.swarm_services#module) takes them. The keystore is in the first wave, then the master, then the workers.
+  description:
+    - Services as M(hbp.mip.swarm_services#module) takes them.
+    - The keystore is in the first wave, then the master, then the workers.
   type: list
   elements: dict
 """
