@@ -59,4 +59,6 @@ environment() { # environment [--no-dev]: .venv as the lock file says
   export PATH="$PWD/.venv/bin:$PATH"
 }
 
-LAB_PACKAGES=(systemd-container mmdebstrap iproute2 iptables nftables openssh-client dpkg-dev apt-utils skopeo docker-registry)
+lab_packages() { # what the machines of a lab are made with
+  packages systemd-container mmdebstrap iproute2 iptables nftables openssh-client dpkg-dev apt-utils skopeo docker-registry
+}
