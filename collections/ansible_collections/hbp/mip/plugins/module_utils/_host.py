@@ -9,6 +9,7 @@ import base64
 import ctypes
 import grp
 import gzip
+import hashlib
 import os
 import platform
 import pwd
@@ -154,7 +155,7 @@ def _name(lookup: Callable[[], str], number: int) -> str:
 
 
 def account(name: str) -> dict[str, Any]:
-    """The local account `name`: whether it exists, and its ids, home, shell and groups."""
+    """The local account `name`: whether it exists, its ids, home, shell and groups, its public keys and the hash of its sudo rule."""
     try:
         entry = pwd.getpwnam(name)
     except KeyError:
@@ -168,7 +169,27 @@ def account(name: str) -> dict[str, Any]:
         "home": entry.pw_dir,
         "shell": entry.pw_shell,
         "groups": groups,
+        "keys": authorized_keys(entry.pw_dir),
+        "sudoers_sha256": file_sha256("/etc/sudoers.d/" + name),
     }
+
+
+def authorized_keys(home: str) -> list[str]:
+    """The public keys (base64) that may log in to the account with this home."""
+    try:
+        with open(os.path.join(home, ".ssh", "authorized_keys"), encoding="utf-8", errors="replace") as file:
+            return sorted({word for line in file if not line.startswith("#") for word in line.split() if word.startswith("AAAA")})
+    except OSError:
+        return []
+
+
+def file_sha256(path: str) -> str:
+    """Hash of a small file's content; empty when it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.sha256(file.read()).hexdigest()
+    except OSError:
+        return ""
 
 
 class _Timex(ctypes.Structure):
@@ -421,6 +442,7 @@ def engine(socket_path: str, installed: dict[str, str]) -> tuple[dict[str, Any],
         "installed": bool(origin),
         "from": origin,
         "executable": executable,
+        "enabled": os.path.islink("/etc/systemd/system/multi-user.target.wants/docker.service"),
         "version": re.sub(r"^\d+:|[-+~].*$", "", package),
         "running": False,
         "error": "",

@@ -209,7 +209,7 @@ facts:
       elements: str
     docker:
       description: >-
-        Keys C(installed), C(from) (distro, docker, snap, other), C(executable), C(version), C(running), C(error),
+        Keys C(installed), C(from) (distro, docker, snap, other), C(executable), C(version), C(running), C(enabled) (at boot), C(error),
         C(sdk) (version of the Docker SDK for this interpreter), C(root_dir), C(storage_driver),
         C(insecure_registries) and C(cgroup); while it runs also C(live_restore) and C(logging_driver), otherwise
         C(service).
@@ -226,7 +226,9 @@ facts:
       description: Whether a time service keeps the clock.
       type: bool
     account:
-      description: Keys C(name), C(exists) and, when it does, C(uid), C(gid), C(home), C(shell) and C(groups).
+      description: >-
+        Keys C(name), C(exists) and, when it does, C(uid), C(gid), C(home), C(shell), C(groups),
+        C(keys) (the public keys that may log in, base64) and C(sudoers_sha256) (hash of its file below C(/etc/sudoers.d)).
       type: dict
     data:
       description: Keys C(path), C(state) (folder, missing, link, other), C(owner), C(group) and C(mode).
