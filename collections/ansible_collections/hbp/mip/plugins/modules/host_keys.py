@@ -37,7 +37,7 @@ options:
     type: list
     elements: dict
     required: true
-    options:
+    suboptions:
       name:
         description: Inventory name, for messages.
         type: str
