@@ -111,12 +111,35 @@ def engine_services(federation: Mapping[str, Any], reachable: Collection[str]) -
         "networks": [{"name": network, "aliases": [KEYSTORE]}],
         "limits": {"memory_mb": engine["keystore_memory_mb"]} if engine["keystore_memory_mb"] else {},
     }
+    if federation["expose"]["keystore"]:
+        keystore["ports"] = [{"target": KEYSTORE_PORT, "published": KEYSTORE_PORT, "protocol": "tcp", "mode": "host"}]
     scheduler = {
         **_engine(federation, master, "exareme-master", 1, reachable, "exareme-master"),
         "ports": [{"target": API_PORT, "published": engine["port"], "protocol": "tcp", "mode": "host"}],
     }
     workers = [_engine(federation, node, "exareme", 2, reachable, node["name"]) for node in federation["nodes"] if node["kind"] == "worker"]
-    return [keystore, scheduler, *workers]
+    return [keystore, scheduler, *workers, *_portainer(federation, master, reachable)]
+
+
+def _portainer(federation: Mapping[str, Any], master: Mapping[str, Any], reachable: Collection[str]) -> list[dict[str, Any]]:
+    """Return Portainer if the inventory allows anybody to reach it. It holds the engine's socket, which is root on the master."""
+    wanted = federation["expose"]["portainer"]
+    if not wanted["allow"]:
+        return []
+    return [
+        {
+            **_service(federation, master, "portainer", 3, reachable),
+            "image": wanted["image"],
+            "args": ["--http-disabled", "--bind-https", ":9443", "--tlscert", "/certs/tls.crt", "--tlskey", "/certs/tls.key"],
+            "mounts": [
+                {"type": "bind", "source": "/var/run/docker.sock", "target": "/var/run/docker.sock"},
+                {"type": "volume", "source": f"{federation['name']}_portainer", "target": "/data"},
+                {"type": "bind", "source": wanted["certificate"], "target": "/certs/tls.crt", "read_only": True},
+                {"type": "bind", "source": wanted["key"], "target": "/certs/tls.key", "read_only": True},
+            ],
+            "ports": [{"target": 9443, "published": wanted["port"], "protocol": "tcp", "mode": "host"}],
+        }
+    ]
 
 
 class FilterModule:

@@ -58,6 +58,19 @@ def test_only_the_master_publishes_and_only_one_port(federation: dict[str, Any])
     ]
 
 
+def test_views_for_administrators_are_published_only_when_somebody_is_named(federation: dict[str, Any]) -> None:
+    federation["expose"] = {
+        "keystore": ["192.0.2.50/32"],
+        "portainer": {"allow": ["192.0.2.50/32"], "image": "p:1", "port": 9000, "certificate": "/etc/ssl/c.pem", "key": "/etc/ssl/k.pem"},
+    }
+    services = {service["name"]: service for service in engine_services(federation, [])}
+    assert services["ms_exareme-keystore"]["ports"][0]["published"] == 8500
+    portainer = services["ms_portainer"]
+    assert portainer["ports"] == [{"target": 9443, "published": 9000, "protocol": "tcp", "mode": "host"}]
+    assert "--http-disabled" in portainer["args"]
+    assert [mount["source"] for mount in portainer["mounts"] if mount.get("read_only")] == ["/etc/ssl/c.pem", "/etc/ssl/k.pem"]
+
+
 def test_the_contract_wins_over_further_environment(federation: dict[str, Any]) -> None:
     assert engine_services(federation, [])[2]["env"]["NODE_NAME"] == "a"
 
