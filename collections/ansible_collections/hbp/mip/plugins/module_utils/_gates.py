@@ -399,18 +399,23 @@ def _kernel(facts: dict[str, Any], wanted: Wanted, found: Findings) -> None:
         found.problem(
             "kernel-no-vxlan",
             "the kernel %s cannot do overlay networks: %s" % (facts["kernel"], vxlan["reason"]),
-            "boot a distribution kernel (package linux-image-%s)" % _flavour(facts),
+            _other_kernel(facts, vxlan["tested"]),
         )
     if esp and not esp["ok"] and wanted.encrypted:
+        fix = _other_kernel(facts, esp["tested"])
+        if esp["tested"]:
+            fix += "; or accept an unencrypted overlay with mip_overlay.encrypted: false"
         found.problem(
             "kernel-no-esp",
             "the kernel %s cannot encrypt the overlay (ESP with AES-GCM): %s" % (facts["kernel"], esp["reason"]),
-            "boot a distribution kernel (package linux-image-%s); or accept an unencrypted overlay with "
-            "mip_overlay.encrypted: false" % _flavour(facts),
+            fix,
         )
 
 
-def _flavour(facts: dict[str, Any]) -> str:
-    if facts["os"]["id"] == "ubuntu":
-        return "generic"
-    return "amd64" if facts["arch"] == "x86_64" else "arm64"
+def _other_kernel(facts: dict[str, Any], tested: bool) -> str:
+    if not tested:
+        return "let the check run as root; a container needs CAP_SYS_ADMIN and CAP_NET_ADMIN, as Docker's overlay does"
+    if facts["container"] not in ("", "docker"):
+        return "the kernel is that of the machine around this container: boot a distribution kernel there"
+    flavour = "amd64" if facts["arch"] == "x86_64" else "arm64"
+    return "boot a distribution kernel (package linux-image-%s)" % ("generic" if facts["os"]["id"] == "ubuntu" else flavour)
