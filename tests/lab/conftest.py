@@ -1,0 +1,142 @@
+# Copyright: (c) 2026, The hbp.mip authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A lab of real machines, and the real `mipfed` against it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+LAB = "lab-test"
+INVENTORY = ROOT / "inventories" / LAB
+MIPFED = ROOT / ".venv/bin/mipfed"
+ENVIRONMENT = {**os.environ, "PATH": f"{MIPFED.parent}:{os.environ['PATH']}", "NO_COLOR": "1"}
+
+
+class Lab:
+    """The machines of a lab, its inventory, and mipfed."""
+
+    def __init__(self, state_home: Path) -> None:
+        self.environment = {**ENVIRONMENT, "XDG_STATE_HOME": str(state_home)}
+        self.state_home = state_home
+        self.hosts: dict[str, str] = {}
+        for group in yaml.safe_load((INVENTORY / "hosts.yml").read_text())["all"]["children"].values():
+            for name, values in group["hosts"].items():
+                if "ansible_host" in values:
+                    self.hosts[name] = values["ansible_host"]
+        self.master = f"{LAB}-ms"
+        self.workers = sorted(name for name in self.hosts if "-wk-" in name)
+
+    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+        """Start mipfed on the lab's federation and return its process."""
+        command = [str(MIPFED), "-f", LAB, *arguments]
+        return subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            **options,
+        )
+
+    def run(self, *arguments: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
+        """Run mipfed on the lab's federation; its exit code must be the given one."""
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=600)
+        if code is not None:
+            assert process.returncode == code, f"mipfed {' '.join(arguments)}: {process.returncode}\n{out}\n{err}"
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    def json(self, *arguments: str, code: int | None = 0) -> dict[str, Any]:
+        """Run mipfed and return its JSON document."""
+        document: dict[str, Any] = json.loads(self.run("-o", "json", *arguments, code=code).stdout)
+        return document
+
+    def ssh(self, host: str, command: str, check: bool = True) -> str:
+        """Run a shell command on a machine and return what it prints."""
+        done = subprocess.run(
+            [
+                "ssh", "-i", str(INVENTORY / "ssh/id_ed25519"), "-o", f"UserKnownHostsFile={INVENTORY / 'known_hosts'}",
+                "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", f"root@{self.hosts[host]}", command,
+            ],
+            capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+        if check:
+            assert done.returncode == 0, f"{host}: {command}: {done.stdout}{done.stderr}"
+        return done.stdout.strip()
+
+    def variables(self, **changes: Any) -> None:
+        """Change the federation's variables; dictionaries are merged. The fixture puts the file back after each test."""
+        path = INVENTORY / "group_vars/all/main.yml"
+        values = yaml.safe_load(path.read_text())
+        for key, change in changes.items():
+            if isinstance(change, dict):
+                values[key] = {**(values.get(key) or {}), **change}
+            else:
+                values[key] = change
+        path.write_text(yaml.safe_dump(values))
+
+    def api(self, algorithm: str) -> Any:
+        """Ask the engine's API on the master."""
+        return json.loads(
+            subprocess.run(
+                ["curl", "-sS", "-m", "10", "-X", "POST", f"http://{self.hosts[self.master]}:9090/mining/query/{algorithm}"],
+                capture_output=True, text=True, check=True,
+            ).stdout
+        )  # fmt: skip
+
+    def active_nodes(self) -> set[str]:
+        """Return the nodes that the engine itself says are active."""
+        return set(self.api("HEALTH_CHECK")["active_nodes"].split(", "))
+
+
+def lab_command(*arguments: str) -> None:
+    """Run `mipfed lab`; it must succeed."""
+    done = subprocess.run(
+        [str(MIPFED), "lab", *arguments, "--name", LAB], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="session")
+def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """Freshly booted machines: a master, a ui node and two hospitals. Removed afterwards."""
+    if os.geteuid():
+        pytest.skip("lab machines need root")
+    lab_command("down")
+    lab_command("up", "--workers", "2")
+    yield Lab(tmp_path_factory.mktemp("state"))
+    if not os.environ.get("MIPFED_KEEP_LAB"):
+        lab_command("down")
+
+
+@pytest.fixture
+def lab(machines: Lab, tmp_path: Path) -> Iterator[Lab]:
+    """The lab, with its inventory put back after the test."""
+    kept = tmp_path / "inventory"
+    shutil.copytree(INVENTORY, kept)
+    yield machines
+    for path in kept.rglob("*"):
+        if path.is_file():
+            target = INVENTORY / path.relative_to(kept)
+            if not target.exists() or target.read_bytes() != path.read_bytes():
+                shutil.copy2(path, target)
+
+
+@pytest.fixture
+def federation(lab: Lab) -> Lab:
+    """The lab, deployed."""
+    lab.run("deploy", "-y")
+    return lab
