@@ -1,0 +1,1274 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, The hbp.mip authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: swarm_services
+short_description: All services of a federation on its swarm
+version_added: 0.1.0
+description:
+  - Takes the whole wanted set of services, compares it with what the swarm runs, creates and updates what differs, waits until it
+    runs, and explains what does not.
+  - Services are compared by their specification, so that a second run changes nothing.
+  - Tags of images are resolved to digests on the manager before anything is changed. An image that does not exist stops the run there.
+  - Only services with the label C(eu.humanbrainproject.mip.federation) of this O(project) are ever touched.
+  - One run is one step. When an updated service fails, every service that this run updated goes back to its previous specification.
+    A created service that fails is removed.
+extends_documentation_fragment:
+  - hbp.mip.engine
+author:
+  - The hbp.mip authors (@HBPMedical)
+options:
+  project:
+    description:
+      - Name of the federation. It marks its services.
+    type: str
+    required: true
+  services:
+    description:
+      - The wanted services.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description: Name of the service.
+        type: str
+        required: true
+      node:
+        description: Name of the node it is meant for, used in messages only.
+        type: str
+        default: ""
+      wave:
+        description: Services with a lower number are brought up, and waited for, before those with a higher one.
+        type: int
+        default: 0
+      wait:
+        description: Wait until it runs. With V(false), for a node that cannot be reached now, it is applied only.
+        type: bool
+        default: true
+      image:
+        description: Image with tag or digest.
+        type: str
+        required: true
+      command:
+        description: Replaces the entry point of the image.
+        type: list
+        elements: str
+        default: []
+      args:
+        description: Replaces the command of the image.
+        type: list
+        elements: str
+        default: []
+      env:
+        description: Environment. Values must be texts or numbers, so that C(FALSE) has to be quoted.
+        type: dict
+        default: {}
+      mounts:
+        description: Folders, volumes and temporary file systems of the container.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          type:
+            description: Kind of mount.
+            type: str
+            choices: [bind, volume, tmpfs]
+            default: bind
+          source:
+            description: Folder of the host, or name of the volume.
+            type: str
+          target:
+            description: Folder in the container.
+            type: str
+            required: true
+          read_only:
+            description: Forbid writing.
+            type: bool
+            default: false
+      networks:
+        description: Overlay networks.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          name:
+            description: Name of the network.
+            type: str
+            required: true
+          aliases:
+            description: Further names of the service on that network.
+            type: list
+            elements: str
+            default: []
+      constraints:
+        description: Placement constraints, for example C(node.labels.name==lab-wk-1).
+        type: list
+        elements: str
+        default: []
+      ports:
+        description: Published ports.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          target:
+            description: Port in the container.
+            type: int
+            required: true
+          published:
+            description: Port outside.
+            type: int
+          protocol:
+            description: Protocol.
+            type: str
+            choices: [tcp, udp, sctp]
+            default: tcp
+          mode:
+            description:
+              - V(host) publishes on the node that runs the task, V(ingress) on every node.
+              - V(ingress) is not possible with O(services[].endpoint_mode=dnsrr).
+            type: str
+            choices: [host, ingress]
+            default: host
+      labels:
+        description: Labels of the service.
+        type: dict
+        default: {}
+      container_labels:
+        description: Labels of its containers.
+        type: dict
+        default: {}
+      hostname:
+        description: Host name in the container.
+        type: str
+        default: ""
+      healthcheck:
+        description: Health check. A task counts as running when it succeeded.
+        type: dict
+        suboptions:
+          test:
+            description: A command as a list, a shell command as a text, or V(NONE) to switch off the one of the image.
+            type: raw
+          interval:
+            description: Time between checks, in seconds or as C(1m30s).
+            type: str
+          timeout:
+            description: Time a check may take.
+            type: str
+          retries:
+            description: Failed checks in a row that make the container unhealthy.
+            type: int
+          start_period:
+            description: Time in which failed checks do not count.
+            type: str
+      limits:
+        description: What the container may use at most.
+        type: dict
+        suboptions:
+          memory_mb:
+            description: Memory in MiB.
+            type: int
+          cpus:
+            description: CPUs.
+            type: float
+          pids:
+            description: Processes and threads.
+            type: int
+      reservations:
+        description: What the node must have free.
+        type: dict
+        suboptions:
+          memory_mb:
+            description: Memory in MiB.
+            type: int
+          cpus:
+            description: CPUs.
+            type: float
+      log:
+        description: Where the output of the container goes.
+        type: dict
+        suboptions:
+          driver:
+            description: Logging driver.
+            type: str
+          options:
+            description: Its options.
+            type: dict
+            default: {}
+      endpoint_mode:
+        description: How the name of the service resolves.
+        type: str
+        choices: [dnsrr, vip]
+        default: dnsrr
+      restart:
+        description: When a task that ended is started again.
+        type: dict
+        suboptions:
+          condition:
+            description: Which ends count.
+            type: str
+            choices: [any, on-failure, none]
+            default: any
+          delay:
+            description: Pause before the start.
+            type: str
+            default: "5"
+          max_attempts:
+            description: Starts after which it stays down. V(0) is no limit.
+            type: int
+            default: 0
+          window:
+            description: Time in which O(services[].restart.max_attempts) are counted.
+            type: str
+      update:
+        description: How the swarm replaces tasks.
+        type: dict
+        suboptions:
+          order:
+            description: Whether the old task stops before the new one starts. A port in mode C(host) needs V(stop-first).
+            type: str
+            choices: [stop-first, start-first]
+            default: stop-first
+          parallelism:
+            description: Tasks replaced at once.
+            type: int
+            default: 1
+          delay:
+            description: Pause between replacements.
+            type: str
+          monitor:
+            description: Time in which a new task must not fail.
+            type: str
+            default: "5"
+          failure_action:
+            description: What the swarm itself does when a new task fails.
+            type: str
+            choices: [rollback, pause, continue]
+            default: rollback
+      stop_grace_period:
+        description: Time between the request to stop and killing.
+        type: str
+      init:
+        description: Run an init process in the container. By default as the engine is configured.
+        type: bool
+      replicas:
+        description: Number of tasks.
+        type: int
+        default: 1
+      secrets:
+        description: Secrets of the swarm, shown as files below C(/run/secrets).
+        type: list
+        elements: dict
+        default: []
+        suboptions: &file
+          name:
+            description: Its name in the swarm.
+            type: str
+            required: true
+          target:
+            description: Name of the file. By default the name in the swarm.
+            type: str
+          uid:
+            description: Owner.
+            type: str
+          gid:
+            description: Group.
+            type: str
+          mode:
+            description: Permissions in octal notation.
+            type: str
+      configs:
+        description: Configs of the swarm, shown as files.
+        type: list
+        elements: dict
+        default: []
+        suboptions: *file
+  prune:
+    description:
+      - Remove services of this O(project) that are not wanted. Otherwise they are only reported in RV(orphans).
+    type: bool
+    default: false
+  resolve_image:
+    description:
+      - V(always) asks the registry for the digest of each tag, once for each image. When it cannot be reached, a service that already runs
+        that tag keeps its digest.
+      - V(never) asks nobody. A service that already runs that tag keeps its digest.
+    type: str
+    choices: [always, never]
+    default: always
+  on_failure:
+    description:
+      - What happens to the services changed by this run when one fails. V(keep) leaves them as they are, for a look at the failure.
+    type: str
+    choices: [rollback, keep]
+    default: rollback
+  timeout:
+    description:
+      - Seconds within which the services of one wave must run. A rollback may take as long again.
+    type: int
+    default: 300
+  settle:
+    description:
+      - Seconds that the tasks of a created service without a health check must keep running before it counts as started.
+    type: int
+    default: 2
+attributes:
+  check_mode:
+    description: Reports what would be done, with digests looked up, without doing it.
+    support: full
+  diff_mode:
+    description: Shows the specification of each changed service before and after.
+    support: full
+  idempotent:
+    description: A second run with the same options changes nothing as long as the tags in the registry stay where they are.
+    support: full
+seealso:
+  - module: hbp.mip.swarm_network
+  - module: hbp.mip.swarm_nodes
+"""
+
+EXAMPLES = r"""
+- name: Run the services of the federation
+  hbp.mip.swarm_services:
+    project: lab
+    services:
+      - name: lab-ms_exareme-keystore
+        node: lab-ms
+        wave: 0
+        image: 10.77.1.1:5000/keystore:1.8.7
+        constraints: ["node.labels.name==lab-ms"]
+        networks: [{name: mip-federation, aliases: [exareme-keystore]}]
+        mounts: [{type: volume, source: lab_keystore, target: /consul/data}]
+      - name: lab-wk-1_exareme
+        node: lab-wk-1
+        wave: 1
+        image: 10.77.1.1:5000/exareme:1.0
+        env: {NODE_NAME: lab-wk-1, CONVERT_CSVS: "FALSE"}
+        constraints: ["node.labels.name==lab-wk-1"]
+        networks: [{name: mip-federation}]
+        mounts: [{source: /data/lab, target: /root/exareme/data}]
+"""
+
+RETURN = r"""
+services:
+  description: Each wanted service, and with O(prune=true) each removed one.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: Name of the service.
+      type: str
+    node:
+      description: The node it is meant for.
+      type: str
+    id:
+      description: ID of the service.
+      type: str
+    action:
+      description: What was done, or would be done in check mode.
+      type: str
+      choices: [created, updated, unchanged, removed, rolled_back, failed]
+    image:
+      description: Its image, with the digest.
+      type: str
+    waited:
+      description: Whether the module waited for it.
+      type: bool
+    tasks:
+      description: Its newest tasks (id, node, state, desired, error, since).
+      type: list
+      elements: dict
+    error:
+      description: Why it does not run. Empty when it does.
+      type: str
+    kind:
+      description: Kind of the error.
+      type: str
+      sample: crash
+    fix:
+      description: What to do about it.
+      type: str
+    log:
+      description: Last lines of the log of the failed task.
+      type: list
+      elements: str
+orphans:
+  description: Services of this project that are not wanted.
+  returned: always
+  type: list
+  elements: str
+"""
+
+import threading
+import time
+from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.hbp.mip.plugins.module_utils import _services, _swarm
+from ansible_collections.hbp.mip.plugins.module_utils._engine import (
+    EngineError,
+    connect,
+    engine_call,
+    hide_secrets,
+    open_engine,
+)
+
+_LOG_LINES = 10
+_LOG_LINE_LENGTH = 300
+_LOG_SECONDS = 5.0
+# Failed tasks in a row after which waiting on makes no sense.
+_CRASHES = 3
+# A scheduler that has just heard of a label or of a returning node may need a moment.
+_PENDING_SECONDS = 15.0
+# After a service has failed, how long the others of its wave get to finish or to fail as well.
+_OTHERS_SECONDS = 20.0
+_LONGEST_PAUSE = 1.0
+
+CREATED, UPDATED, UNCHANGED, REMOVED, ROLLED_BACK, FAILED = (
+    "created",
+    "updated",
+    "unchanged",
+    "removed",
+    "rolled_back",
+    "failed",
+)
+
+
+class Item:
+    """A wanted service and what happens to it."""
+
+    def __init__(self, options: Dict[str, Any], spec: Dict[str, Any], before: Optional[Dict[str, Any]]) -> None:
+        self.name = str(options["name"])
+        self.node = str(options["node"])
+        self.wave = int(options["wave"])
+        self.wait = bool(options["wait"])
+        self.spec = spec
+        self.before = before
+        self.service_id = str(before["ID"]) if before else ""
+        self.action = UNCHANGED
+        self.applied = False
+        self.replaces_tasks = False
+        self.known_tasks: Set[str] = set()
+        self.failed_tasks: Dict[str, Dict[str, Any]] = {}
+        self.pending_since = 0.0
+        self.running_since: Tuple[float, Tuple[str, ...]] = (0.0, ())
+        self.tasks: List[Dict[str, Any]] = []
+        self.failure: Optional[_services.Failure] = None
+        self.failed_task: Optional[Dict[str, Any]] = None
+        self.log: List[str] = []
+
+    @property
+    def has_healthcheck(self) -> bool:
+        """Whether a running task is also a healthy one."""
+        test = (self.spec["TaskTemplate"]["ContainerSpec"].get("Healthcheck") or {}).get("Test")
+        return bool(test) and test != ["NONE"]
+
+    def start_waiting(self, spec: Dict[str, Any], tasks: List[Dict[str, Any]]) -> None:
+        """Forget what was seen of earlier tasks: from now on those of `spec` count."""
+        self.spec = spec
+        self.known_tasks = {str(task["ID"]) for task in tasks}
+        self.failed_tasks = {}
+        self.pending_since = 0.0
+        self.running_since = (0.0, ())
+        self.failure = None
+
+
+class View(NamedTuple):
+    """What the swarm looks like at the start."""
+
+    services: List[Dict[str, Any]]
+    networks: Dict[str, str]
+    secrets: Dict[str, str]
+    configs: Dict[str, str]
+    nodes: List[Dict[str, Any]]
+
+
+class Rejected(Exception):
+    """Nothing was changed, for one or several reasons."""
+
+    def __init__(self, reasons: List[str]) -> None:
+        super().__init__("; ".join(reasons))
+        self.reasons = reasons
+
+
+def read_view(client: Any, options: List[Dict[str, Any]]) -> View:
+    """Everything that planning needs, in a handful of requests."""
+    with engine_call("list the services of the swarm"):
+        services = client.services()
+    with engine_call("list the networks of the swarm"):
+        networks = {
+            network["Name"]: network["Id"]
+            for network in client.networks()
+            if network.get("Scope") == "swarm" and not network.get("Ingress")
+        }
+    secrets: Dict[str, str] = {}
+    configs: Dict[str, str] = {}
+    if any(item["secrets"] for item in options):
+        with engine_call("list the secrets of the swarm"):
+            secrets = {secret["Spec"]["Name"]: secret["ID"] for secret in client.secrets()}
+    if any(item["configs"] for item in options):
+        with engine_call("list the configs of the swarm"):
+            configs = {config["Spec"]["Name"]: config["ID"] for config in client.configs()}
+    with engine_call("list the nodes of the swarm"):
+        nodes = [_swarm.node_summary(node) for node in client.nodes()]
+    return View(services, networks, secrets, configs, nodes)
+
+
+def build_items(options: List[Dict[str, Any]], project: str, view: View, networks_may_be_missing: bool = False) -> List[Item]:
+    """The wanted services with their specifications. Raises `Rejected` with everything that is wrong with them."""
+    reasons = []
+    names = [item["name"] for item in options]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        reasons.append("service %s: given more than once" % name)
+    networks = dict(view.networks)
+    if networks_may_be_missing:
+        for item in options:
+            for network in item["networks"]:
+                networks.setdefault(network["name"], network["name"])
+    by_name = {service["Spec"]["Name"]: service for service in view.services}
+    items = []
+    for item in options:
+        existing = by_name.get(item["name"])
+        if existing:
+            owner = (existing["Spec"].get("Labels") or {}).get(_services.PROJECT_LABEL)
+            if owner != project:
+                reasons.append(
+                    "service %s: there is a service of that name that %s. It is never touched. Next: docker service inspect "
+                    "%s, then remove or rename it, or choose another name"
+                    % (
+                        item["name"],
+                        "belongs to the federation %s" % owner if owner else "does not belong to this federation",
+                        item["name"],
+                    )
+                )
+                continue
+        try:
+            spec = _services.build_spec(item, project, networks, view.secrets, view.configs)
+        except _services.SpecError as error:
+            reasons.append(str(error))
+            continue
+        items.append(Item(item, spec, existing))
+    if reasons:
+        raise Rejected(reasons)
+    return sorted(items, key=lambda item: item.wave)
+
+
+class Images:
+    """Resolves tags to digests, each image once."""
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+        self.answers: Dict[str, Tuple[str, str]] = {}
+        self.unreachable: Dict[str, str] = {}
+
+    def digest(self, image: str) -> Tuple[str, str]:
+        """The digest of `image` and, when there is none, the engine's words."""
+        if image not in self.answers:
+            self.answers[image] = self._ask(image)
+        return self.answers[image]
+
+    def _ask(self, image: str) -> Tuple[str, str]:
+        registry = _services.registry_of(image)
+        if registry in self.unreachable:
+            return "", self.unreachable[registry]
+        try:
+            with engine_call(""):
+                answer = self.client.inspect_distribution(image)
+            return str(answer["Descriptor"]["digest"]), ""
+        except EngineError as error:
+            text = str(error)[2:] if str(error).startswith(": ") else str(error)
+            if not _services.explain_registry(image, text)[0]:
+                self.unreachable[registry] = text
+            return "", text
+
+
+def pin_images(items: List[Item], images: Optional[Images]) -> List[str]:
+    """Put digests into the specifications of `items`; returns warnings.
+
+    Without `images` no registry is asked. Raises `Rejected` naming each image that cannot be had.
+    """
+    reasons: List[str] = []
+    warnings: List[str] = []
+    for item in items:
+        image = _services.image_of(item.spec)
+        if _services.is_pinned(image):
+            continue
+        present = _services.image_of(item.before["Spec"]) if item.before else ""
+        kept = present if present and _services.without_digest(present) == _services.without_digest(image) else ""
+        if images is None:
+            item.spec = _services.with_image(item.spec, kept or image)
+            continue
+        digest, answer = images.digest(image)
+        if digest:
+            item.spec = _services.with_image(item.spec, "%s@%s" % (_services.without_digest(image), digest))
+            continue
+        reached, fix = _services.explain_registry(image, answer)
+        if kept and not reached:
+            item.spec = _services.with_image(item.spec, kept)
+            text = "the digest of the image %s could not be looked up (%s). Services that run this tag keep theirs" % (image, answer)
+            if text not in warnings:
+                warnings.append(text)
+            continue
+        registry = _services.registry_of(image)
+        text = "image %s: %s: %s. Next: %s" % (
+            image,
+            "the registry %s does not give it" % registry if reached else "the registry %s cannot be asked" % registry,
+            answer,
+            fix,
+        )
+        if text not in reasons:
+            reasons.append(text)
+    if reasons:
+        raise Rejected(reasons)
+    return warnings
+
+
+def plan(items: List[Item]) -> None:
+    """Decide what has to be done with each of `items`."""
+    for item in items:
+        if item.before is None:
+            item.action = CREATED
+            continue
+        old = item.before["Spec"]
+        template = item.spec["TaskTemplate"]
+        # A forced update of an operator raised the counter. Setting it back would restart the tasks for nothing.
+        template["ForceUpdate"] = int((old.get("TaskTemplate") or {}).get("ForceUpdate") or 0)
+        differs = _services.canonical(old) != _services.canonical(item.spec)
+        item.replaces_tasks = _services.tasks_are_replaced(old, item.spec)
+        if differs or _services.needs_repair(item.before):
+            item.action = UPDATED
+
+
+class Deployment:
+    """Carries out a plan."""
+
+    def __init__(self, module: AnsibleModule, client: Any, items: List[Item], nodes: List[Dict[str, Any]]) -> None:
+        self.module = module
+        self.client = client
+        self.items = items
+        self.timeout = float(module.params["timeout"])
+        self.settle = float(module.params["settle"])
+        self.project = module.params["project"]
+        self.nodes = {node["id"]: node for node in nodes}
+        self.notes: List[str] = []
+
+    # --- reading
+
+    def read_services(self) -> Dict[str, Dict[str, Any]]:
+        """The services of this project by ID."""
+        with engine_call("list the services of the swarm"):
+            found = self.client.services(filters={"label": "%s=%s" % (_services.PROJECT_LABEL, self.project)})
+        return {str(service["ID"]): service for service in found}
+
+    def read_tasks(self, items: List[Item]) -> Dict[str, List[Dict[str, Any]]]:
+        """Tasks of `items` by service ID."""
+        ids = [item.service_id for item in items if item.service_id]
+        result: Dict[str, List[Dict[str, Any]]] = {service_id: [] for service_id in ids}
+        if ids:
+            with engine_call("list the tasks of the swarm"):
+                for task in self.client.tasks(filters={"service": ids}):
+                    result.setdefault(str(task["ServiceID"]), []).append(task)
+        return result
+
+    # --- writing
+
+    def create(self, item: Item) -> None:
+        """Create the service of `item`."""
+        with engine_call("create the service %s" % item.name):
+            answer = self.client.create_service(item.spec["TaskTemplate"], **_create_arguments(item.spec))
+        item.service_id = str(answer["ID"])
+        item.applied = True
+
+    def update(self, item: Item, spec: Dict[str, Any]) -> None:
+        """Give the service of `item` the specification `spec`."""
+        for attempt in (1, 2, 3):
+            with engine_call("inspect the service %s" % item.name):
+                service = self.client.inspect_service(item.service_id)
+            try:
+                with engine_call("update the service %s" % item.name):
+                    self.client.update_service(
+                        item.service_id,
+                        service["Version"]["Index"],
+                        task_template=spec.get("TaskTemplate"),
+                        **_create_arguments(spec),
+                    )
+                return
+            except EngineError as error:
+                # The swarm writes the state of an update into the service itself.
+                if "out of sequence" not in str(error) or attempt == 3:
+                    raise
+
+    # --- waves
+
+    def run(self) -> bool:
+        """Apply all waves. Returns whether everything that is waited for runs."""
+        for wave in sorted({item.wave for item in self.items}):
+            members = [item for item in self.items if item.wave == wave]
+            if not self.run_wave(members):
+                return False
+        return True
+
+    def run_wave(self, members: List[Item]) -> bool:
+        """Apply one wave and wait for it."""
+        tasks = self.read_tasks(members)
+        for item in members:
+            item.known_tasks = {str(task["ID"]) for task in tasks.get(item.service_id, [])}
+            if item.action == UNCHANGED:
+                # What an earlier run left behind counts: nothing new is coming.
+                item.known_tasks = set()
+                continue
+            try:
+                if item.action == CREATED:
+                    self.create(item)
+                else:
+                    item.applied = True
+                    self.update(item, item.spec)
+            except EngineError as error:
+                item.failure = _services.Failure("refused", str(error), "correct the service; docker service inspect " + item.name)
+        self.wait_for([item for item in members if item.wait and item.failure is None])
+        failed = [item for item in members if item.failure]
+        for item in failed:
+            item.log = self.last_log_lines(item)
+        return not failed
+
+    def wait_for(self, items: List[Item]) -> None:
+        """Wait until each of `items` runs or has a failure, at most the timeout of a wave."""
+        waiting = list(items)
+        deadline = time.monotonic() + self.timeout
+        pause = 0.2
+        while waiting:
+            services, tasks = self.read_services(), self.read_tasks(waiting)
+            now = time.monotonic()
+            for item in list(waiting):
+                item.tasks = tasks.get(item.service_id, [])
+                if self.is_up(item, services.get(item.service_id), now) or item.failure:
+                    waiting.remove(item)
+            if not waiting:
+                return
+            if any(item.failure for item in items):
+                deadline = min(deadline, now + _OTHERS_SECONDS)
+            if now >= deadline:
+                break
+            time.sleep(min(pause, max(0.0, deadline - now)))
+            pause = min(_LONGEST_PAUSE, pause * 1.3)
+        others_failed = any(item.failure for item in items)
+        for item in waiting:
+            if not others_failed:
+                self.give_up(item)
+
+    def is_up(self, item: Item, service: Optional[Dict[str, Any]], now: float) -> bool:
+        """Whether the service of `item` runs as wanted; notes a failure in it."""
+        if service is None:
+            item.failure = _services.Failure("gone", "the service was removed by somebody else", "deploy again")
+            return False
+        if _services.canonical(service["Spec"]) != _services.canonical(item.spec):
+            state = (service.get("UpdateStatus") or {}).get("State") or ""
+            self.note_failures(item, now)
+            if state.startswith("rollback"):
+                self.fail(item, "the swarm rolled the update back: %s" % (service["UpdateStatus"].get("Message") or state))
+            else:
+                item.failure = _services.Failure("changed", "the service was changed by somebody else meanwhile", "deploy again")
+            return False
+        status = service.get("UpdateStatus") or {}
+        wanted = _services.replicas_of(item.spec)
+        up = _services.running(_services.of_template(item.tasks, item.spec["TaskTemplate"]))
+        if wanted == 0:
+            return not _services.running(item.tasks)
+        if len(up) >= wanted and not (
+            item.action == UPDATED and item.applied and item.replaces_tasks and status.get("State") != "completed"
+        ):
+            ids = tuple(sorted(str(task["ID"]) for task in up))
+            if item.running_since[1] != ids:
+                item.running_since = (now, ids)
+            settle = self.settle if item.action == CREATED and not item.has_healthcheck else 0.0
+            if now - item.running_since[0] >= settle:
+                return True
+        self.note_failures(item, now)
+        if status.get("State") in ("paused", "rollback_paused"):
+            self.fail(item, "the update stopped: %s" % (status.get("Message") or status["State"]))
+        return False
+
+    def note_failures(self, item: Item, now: float) -> None:
+        """Collect what went wrong with the tasks of `item` so far; give up when trying again cannot help."""
+        pending = None
+        for task in _services.newest_first(item.tasks):
+            if str(task["ID"]) in item.known_tasks:
+                continue
+            state = (task.get("Status") or {}).get("State")
+            if state in _services.FAILED:
+                item.failed_tasks[str(task["ID"])] = dict(task)
+            elif state == "pending" and _services.task_error(task) and pending is None:
+                pending = dict(task)
+        if pending is None:
+            item.pending_since = 0.0
+        elif not item.pending_since:
+            item.pending_since = now
+        failed = _services.newest_first(item.failed_tasks.values())
+        if failed:
+            failure = self.diagnose(item, dict(failed[0]))
+            limit = 1 if _services.is_definite(failure) else _CRASHES
+            if len(failed) >= limit:
+                item.failure, item.failed_task = failure, dict(failed[0])
+        grace = item.spec["TaskTemplate"]["ContainerSpec"].get("StopGracePeriod") or 10 * 10**9
+        if item.replaces_tasks:
+            # The old task may still hold the port, or the memory, that the new one waits for.
+            limit_seconds = _PENDING_SECONDS + grace / 1e9
+        else:
+            limit_seconds = _PENDING_SECONDS
+        if pending and item.pending_since and now - item.pending_since >= limit_seconds and not item.failure:
+            item.failure, item.failed_task = self.diagnose(item, pending), pending
+
+    def diagnose(self, item: Item, task: Dict[str, Any]) -> _services.Failure:
+        """The failure that `task` shows, with what is known about its node."""
+        failure = _services.diagnose(_services.task_error(task), _services.image_of(item.spec), _services.exit_code(task))
+        if failure.kind != "placement" or not item.node:
+            return failure
+        named = [node for node in self.nodes.values() if node["name"] == item.node]
+        if not named:
+            fix = "no node of the swarm has the label name=%s: docker node ls; deploy again sets it" % item.node
+        elif named[0]["status"] != "ready":
+            fix = "the node %s is %s: start its Docker engine, and check TCP 2377 and 7946 from there" % (
+                item.node,
+                named[0]["status"],
+            )
+        elif named[0]["availability"] != "active":
+            fix = "the node %s takes no tasks: docker node update --availability active %s" % (item.node, named[0]["id"])
+        else:
+            fix = failure.fix
+        return failure._replace(fix=fix)
+
+    def fail(self, item: Item, text: str) -> None:
+        """Note that `item` failed as `text` says, with the newest task error behind it."""
+        if item.failure:
+            item.failure = item.failure._replace(error="%s (%s)" % (item.failure.error, text))
+            return
+        failed = _services.newest_first(item.failed_tasks.values())
+        if failed:
+            item.failed_task = dict(failed[0])
+            failure = self.diagnose(item, item.failed_task)
+            item.failure = failure._replace(error="%s (%s)" % (failure.error, text))
+            return
+        item.failure = _services.Failure("update", text, "docker service ps --no-trunc %s" % item.name)
+
+    def give_up(self, item: Item) -> None:
+        """Note that `item` does not run although its time is over."""
+        if item.failed_tasks:
+            self.fail(item, "not running after %g s" % self.timeout)
+            return
+        newest = _services.newest_first(item.tasks)
+        if not newest:
+            item.failure = _services.Failure(
+                "timeout", "it has no task after %g s" % self.timeout, "docker service ps --no-trunc %s" % item.name
+            )
+            return
+        task = dict(newest[0])
+        status = task.get("Status") or {}
+        state = status.get("State") or "new"
+        words = _services.task_error(task)
+        item.failed_task = task
+        if words:
+            failure = self.diagnose(item, task)
+            item.failure = failure._replace(error="%s (%s for %g s)" % (failure.error, state, self.timeout))
+        elif state == "starting" and item.has_healthcheck:
+            item.failure = _services.Failure(
+                "health",
+                "its health check did not succeed within %g s" % self.timeout,
+                "see the last lines of its log; raise the timeout if the program needs longer to start",
+            )
+        elif state == "preparing":
+            item.failure = _services.Failure(
+                "image",
+                "the node was still fetching the image after %g s" % self.timeout,
+                "on the node: docker pull %s" % _services.image_of(item.spec),
+            )
+        else:
+            node = self.nodes.get(str(task.get("NodeID") or "")) or {}
+            item.failure = _services.Failure(
+                "timeout",
+                "its task is %s after %g s%s"
+                % (
+                    state,
+                    self.timeout,
+                    ", the node is %s" % node["status"] if node.get("status") not in (None, "ready") else "",
+                ),
+                "journalctl -u docker -n 50 on the node; docker service ps --no-trunc %s" % item.name,
+            )
+
+    # --- explaining
+
+    def last_log_lines(self, item: Item) -> List[str]:
+        """The last lines that the failed task of `item` wrote. Never takes longer than some seconds."""
+        if not item.service_id or item.failure is None or item.failure.kind in ("placement", "resources", "mount", "refused"):
+            return []
+        task_id = str(item.failed_task["ID"]) if item.failed_task else ""
+        chunks: List[bytes] = []
+
+        # The engine asks the nodes for logs and waits for all of them, so that one dead node blocks the answer.
+        def read() -> None:
+            try:
+                client = connect(self.module.params["docker_host"], _LOG_SECONDS)
+                for chunk in client.service_logs(item.service_id, stdout=True, stderr=True, details=True, tail=_LOG_LINES, is_tty=False):
+                    chunks.append(chunk)
+            except Exception as error:
+                self.notes.append("log of %s: %s" % (item.name, error))
+
+        reader = threading.Thread(target=read, daemon=True)
+        reader.start()
+        reader.join(_LOG_SECONDS)
+        return log_lines(b"".join(list(chunks)), task_id)
+
+    def where(self, item: Item) -> str:
+        """The name of the node on which `item` failed."""
+        node = self.nodes.get(str((item.failed_task or {}).get("NodeID") or ""))
+        if node:
+            return str(node["name"] or node["hostname"])
+        return item.node
+
+    def explain(self, item: Item) -> str:
+        """One paragraph about the failure of `item`."""
+        failure = item.failure
+        if failure is None:
+            return ""
+        node = self.where(item)
+        text = "%s%s: %s" % (item.name, " on %s" % node if node else "", failure.error)
+        if item.log:
+            text += "\n  last lines of its log:\n    " + "\n    ".join(item.log)
+        return "%s\n  Next: %s" % (text, failure.fix)
+
+    # --- going back
+
+    def roll_back(self) -> List[str]:
+        """Take back what this run changed. Returns what could not be taken back."""
+        problems: List[str] = []
+        back: List[Item] = []
+        for item in reversed(self.items):
+            try:
+                if item.action == CREATED and item.failure and item.service_id:
+                    with engine_call("remove the service %s" % item.name):
+                        self.client.remove_service(item.service_id)
+                elif item.action == UPDATED and item.applied and item.before:
+                    self._restore(item, item.before["Spec"])
+                    back.append(item)
+            except EngineError as error:
+                problems.append(str(error))
+        kept = {item.name: (item.failure, item.log, item.failed_task, item.tasks) for item in back}
+        tasks = self.read_tasks(back)
+        for item in back:
+            assert item.before is not None
+            item.start_waiting(item.before["Spec"], tasks.get(item.service_id, []))
+            item.action = ROLLED_BACK
+        self.wait_for([item for item in back if item.wait])
+        for item in back:
+            if item.failure:
+                problems.append("after going back: " + self.explain(item))
+            item.failure, item.log, item.failed_task, _ = kept[item.name]
+        return problems
+
+    def _restore(self, item: Item, spec: Dict[str, Any]) -> None:
+        with engine_call("inspect the service %s" % item.name):
+            service = self.client.inspect_service(item.service_id)
+        same = _services.canonical(service["Spec"]) == _services.canonical(spec)
+        # Same specification: the swarm went, or is going, back by itself.
+        if not same or _services.needs_repair(service):
+            self.update(item, spec)
+
+    def prune(self, orphans: List[Dict[str, Any]]) -> None:
+        """Remove services that are not wanted any more."""
+        for service in orphans:
+            with engine_call("remove the service %s" % service["Spec"]["Name"]):
+                self.client.remove_service(service["ID"])
+
+    def result(self, item: Item, check_mode: bool) -> Dict[str, Any]:
+        """What the module returns about `item`."""
+        failure = item.failure
+        action = FAILED if failure and item.action != ROLLED_BACK else item.action
+        return {
+            "name": item.name,
+            "node": item.node,
+            "id": item.service_id,
+            "action": action,
+            "image": _services.image_of(item.spec),
+            "waited": item.wait and not check_mode,
+            "tasks": [self._task(task) for task in _services.newest_first(item.tasks)[:3]],
+            "error": hide_secrets(failure.error) if failure else "",
+            "kind": failure.kind if failure else "",
+            "fix": failure.fix if failure else "",
+            "log": item.log,
+        }
+
+    def _task(self, task: Any) -> Dict[str, Any]:
+        node = self.nodes.get(str(task.get("NodeID") or "")) or {}
+        status = task.get("Status") or {}
+        return {
+            "id": task.get("ID", ""),
+            "node": node.get("name") or node.get("hostname") or "",
+            "state": status.get("State", ""),
+            "desired": task.get("DesiredState", ""),
+            "error": _services.task_error(task),
+            "since": status.get("Timestamp", ""),
+        }
+
+
+def log_lines(data: bytes, task_id: str) -> List[str]:
+    """The last lines of `data`, a log with details, that the task `task_id` wrote (all tasks when it is empty)."""
+    lines = []
+    for line in data.decode("utf-8", "replace").splitlines():
+        details, _, text = line.partition(" ")
+        if "com.docker.swarm.task.id=" not in details:
+            text = line
+        elif task_id and "com.docker.swarm.task.id=%s" % task_id not in details:
+            continue
+        text = "".join(char for char in text if char.isprintable() or char == "\t")
+        lines.append(hide_secrets(text[:_LOG_LINE_LENGTH]))
+    return lines[-_LOG_LINES:]
+
+
+def _create_arguments(spec: Dict[str, Any]) -> Dict[str, Any]:
+    """The arguments of the SDK's create_service and update_service for everything but the task template."""
+    return {
+        "name": spec.get("Name"),
+        "labels": spec.get("Labels"),
+        "mode": spec.get("Mode"),
+        "update_config": spec.get("UpdateConfig"),
+        "rollback_config": spec.get("RollbackConfig"),
+        "endpoint_spec": spec.get("EndpointSpec"),
+    }
+
+
+def diff_of(items: List[Item], removed: List[Dict[str, Any]], networks: Dict[str, str]) -> Dict[str, Any]:
+    """Specifications before and after, of the services that change."""
+    names = {network_id: name for name, network_id in networks.items()}
+    before: Dict[str, Any] = {}
+    after: Dict[str, Any] = {}
+    for item in items:
+        if item.action == UNCHANGED:
+            continue
+        after[item.name] = _services.readable(item.spec, names)
+        if item.before:
+            before[item.name] = _services.readable(item.before["Spec"], names)
+            if _services.needs_repair(item.before):
+                before[item.name]["interrupted_update"] = item.before["UpdateStatus"]["State"]
+    for service in removed:
+        before[service["Spec"]["Name"]] = _services.readable(service["Spec"], names)
+    return {"before": before, "after": after}
+
+
+_FILE_OPTIONS: Dict[str, Any] = {
+    "name": {"type": "str", "required": True},
+    "target": {"type": "str"},
+    "uid": {"type": "str"},
+    "gid": {"type": "str"},
+    "mode": {"type": "str"},
+}
+
+_SERVICE_OPTIONS: Dict[str, Any] = {
+    "name": {"type": "str", "required": True},
+    "node": {"type": "str", "default": ""},
+    "wave": {"type": "int", "default": 0},
+    "wait": {"type": "bool", "default": True},
+    "image": {"type": "str", "required": True},
+    "command": {"type": "list", "elements": "str", "default": []},
+    "args": {"type": "list", "elements": "str", "default": []},
+    "env": {"type": "dict", "default": {}},
+    "mounts": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "type": {"type": "str", "choices": ["bind", "volume", "tmpfs"], "default": "bind"},
+            "source": {"type": "str"},
+            "target": {"type": "str", "required": True},
+            "read_only": {"type": "bool", "default": False},
+        },
+    },
+    "networks": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "name": {"type": "str", "required": True},
+            "aliases": {"type": "list", "elements": "str", "default": []},
+        },
+    },
+    "constraints": {"type": "list", "elements": "str", "default": []},
+    "ports": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "target": {"type": "int", "required": True},
+            "published": {"type": "int"},
+            "protocol": {"type": "str", "choices": ["tcp", "udp", "sctp"], "default": "tcp"},
+            "mode": {"type": "str", "choices": ["host", "ingress"], "default": "host"},
+        },
+    },
+    "labels": {"type": "dict", "default": {}},
+    "container_labels": {"type": "dict", "default": {}},
+    "hostname": {"type": "str", "default": ""},
+    "healthcheck": {
+        "type": "dict",
+        "options": {
+            "test": {"type": "raw"},
+            "interval": {"type": "str"},
+            "timeout": {"type": "str"},
+            "retries": {"type": "int"},
+            "start_period": {"type": "str"},
+        },
+    },
+    "limits": {
+        "type": "dict",
+        "options": {"memory_mb": {"type": "int"}, "cpus": {"type": "float"}, "pids": {"type": "int"}},
+    },
+    "reservations": {
+        "type": "dict",
+        "options": {"memory_mb": {"type": "int"}, "cpus": {"type": "float"}},
+    },
+    "log": {
+        "type": "dict",
+        "options": {"driver": {"type": "str"}, "options": {"type": "dict", "default": {}}},
+    },
+    "endpoint_mode": {"type": "str", "choices": ["dnsrr", "vip"], "default": "dnsrr"},
+    "restart": {
+        "type": "dict",
+        "options": {
+            "condition": {"type": "str", "choices": ["any", "on-failure", "none"], "default": "any"},
+            "delay": {"type": "str", "default": "5"},
+            "max_attempts": {"type": "int", "default": 0},
+            "window": {"type": "str"},
+        },
+    },
+    "update": {
+        "type": "dict",
+        "options": {
+            "order": {"type": "str", "choices": ["stop-first", "start-first"], "default": "stop-first"},
+            "parallelism": {"type": "int", "default": 1},
+            "delay": {"type": "str"},
+            "monitor": {"type": "str", "default": "5"},
+            "failure_action": {"type": "str", "choices": ["rollback", "pause", "continue"], "default": "rollback"},
+        },
+    },
+    "stop_grace_period": {"type": "str"},
+    "init": {"type": "bool"},
+    "replicas": {"type": "int", "default": 1},
+    "secrets": {"type": "list", "elements": "dict", "default": [], "options": _FILE_OPTIONS},
+    "configs": {"type": "list", "elements": "dict", "default": [], "options": _FILE_OPTIONS},
+}
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "project": {"type": "str", "required": True},
+            "services": {"type": "list", "elements": "dict", "required": True, "options": _SERVICE_OPTIONS},
+            "prune": {"type": "bool", "default": False},
+            "resolve_image": {"type": "str", "choices": ["always", "never"], "default": "always"},
+            "on_failure": {"type": "str", "choices": ["rollback", "keep"], "default": "rollback"},
+            "timeout": {"type": "int", "default": 300},
+            "settle": {"type": "int", "default": 2},
+            "docker_host": {"type": "str", "default": "unix:///var/run/docker.sock"},
+            "engine_timeout": {"type": "int", "default": 60},
+        },
+        supports_check_mode=True,
+    )
+    options: List[Dict[str, Any]] = module.params["services"]
+    project = module.params["project"]
+    would = "would create %d services" % len(options)
+    virgin = {
+        "changed": bool(options),
+        "services": [{"name": item["name"], "node": item["node"], "action": CREATED, "image": item["image"]} for item in options],
+        "orphans": [],
+        "diff": {"before": {}, "after": {item["name"]: {"image": item["image"]} for item in options}},
+    }
+    client = open_engine(module, would, virgin)
+    try:
+        with engine_call("read the state of the engine"):
+            local = _swarm.local_state(client)
+        if module.check_mode and local.state == _swarm.NONE:
+            module.exit_json(msg="%s once the swarm exists" % would, **virgin)
+        _swarm.require_manager(local)
+        view = read_view(client, options)
+        items = build_items(options, project, view, networks_may_be_missing=module.check_mode)
+        for text in pin_images(items, Images(client) if module.params["resolve_image"] == "always" else None):
+            module.warn(text)
+        plan(items)
+    except Rejected as error:
+        module.fail_json(msg="%s. Nothing was changed" % error, errors=error.reasons)
+    except (_swarm.SwarmError, EngineError) as error:
+        module.fail_json(msg=str(error))
+    names = {item.name for item in items}
+    orphans = [
+        service
+        for service in view.services
+        if (service["Spec"].get("Labels") or {}).get(_services.PROJECT_LABEL) == project and service["Spec"]["Name"] not in names
+    ]
+    removed = orphans if module.params["prune"] else []
+    diff = diff_of(items, removed, view.networks)
+    changed = bool(removed) or any(item.action != UNCHANGED for item in items)
+    deployment = Deployment(module, client, items, view.nodes)
+    if not module.check_mode:
+        apply(module, deployment, removed, diff)
+    module.exit_json(
+        changed=changed,
+        services=[deployment.result(item, module.check_mode) for item in items]
+        + [{"name": service["Spec"]["Name"], "node": "", "id": service["ID"], "action": REMOVED, "error": ""} for service in removed],
+        orphans=sorted(service["Spec"]["Name"] for service in orphans),
+        diff=diff,
+    )
+
+
+def apply(module: AnsibleModule, deployment: Deployment, removed: List[Dict[str, Any]], diff: Dict[str, Any]) -> None:
+    """Carry out the plan; ends the module when a service fails."""
+    problems: List[str] = []
+    items = deployment.items
+    try:
+        done = deployment.run()
+        if done:
+            deployment.prune(removed)
+            return
+    except EngineError as error:
+        problems.append(str(error))
+    failures = [item for item in items if item.failure]
+    text = ["%d of %d services do not run:" % (len(failures), len(items))] if failures else []
+    text += [deployment.explain(item) for item in failures] + problems
+    applied = [item for item in items if item.applied]
+    if module.params["on_failure"] == "keep":
+        text.append("What this run changed was left as it is (on_failure: keep).")
+    elif applied:
+        problems = deployment_roll_back(deployment)
+        back = [item.name for item in items if item.action == ROLLED_BACK]
+        gone = [item.name for item in items if item.action == CREATED and item.failure and item.applied]
+        kept = [item.name for item in items if item.action == CREATED and not item.failure and item.applied]
+        if back:
+            text.append("Went back to the previous specification: %s." % ", ".join(back))
+        if gone:
+            text.append("Removed again: %s." % ", ".join(gone))
+        if kept:
+            text.append("Created and kept: %s." % ", ".join(kept))
+        text += problems
+    module.fail_json(
+        msg=hide_secrets("\n".join(text)),
+        changed=bool(applied),
+        services=[deployment.result(item, False) for item in items],
+        failed_services=[item.name for item in failures],
+        diff=diff,
+    )
+
+
+def deployment_roll_back(deployment: Deployment) -> List[str]:
+    """Roll back; what goes wrong meanwhile is returned as text."""
+    try:
+        return deployment.roll_back()
+    except EngineError as error:
+        return ["Going back failed: %s" % error]
+
+
+if __name__ == "__main__":
+    main()
