@@ -1,0 +1,481 @@
+# Copyright: (c) 2026, The hbp.mip authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The commands of `mipfed`. Each chooses, shows and guards; the work is done by the playbooks of hbp.mip."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mipfed import exitcodes, paths
+from mipfed.errors import MipfedError, Problem
+from mipfed.exitcodes import ExitCode
+from mipfed.options import OFFLINE, OUTPUT, REMOTE, command, root_options
+from mipfed.outcome import Outcome
+from mipfed.session import Session
+
+EPILOG = "Exit codes:\n\n\b\n" + exitcodes.table()
+
+
+def _application(text: str, **more: Any) -> typer.Typer:
+    # Without rich's markup typer does not import rich, which would double the time of --help.
+    return typer.Typer(
+        help=text,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        no_args_is_help=True,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        **more,
+    )
+
+
+app = _application("Deploys and operates a federation of the Medical Informatics Platform.", epilog=EPILOG)
+root_options(app)
+node_app = _application("The nodes of a federation.")
+lab_app = _application("A federation of machines on this host.")
+config_app = _application("The configuration of a federation.")
+lock_app = _application("The lock that one deploy at a time holds.")
+
+
+def _report(session: Session, outcome: Outcome, verb: str, show: Any) -> Outcome:
+    """Make the report that a playbook handed over the result of the command."""
+    from mipfed import events
+
+    data = outcome.done.collector.reports.get(verb) if outcome.done else None
+    outcome.result = data
+    if data is not None:
+        outcome.text = lambda out: show(out, data)
+        if outcome.exit_code in (ExitCode.OK, ExitCode.UNREACHABLE):
+            known = {(problem.code, problem.host, problem.message) for problem in outcome.errors}
+            outcome.errors += [p for p in events.report_problems(data) if (p.code, p.host, p.message) not in known]
+            if outcome.exit_code is ExitCode.OK and (outcome.errors or data.get("ok") is False):
+                outcome.exit_code = ExitCode.CHECK
+    elif outcome.exit_code is ExitCode.OK:
+        outcome.exit_code = ExitCode.INTERNAL
+        outcome.errors.append(Problem("internal", f"The playbook hbp.mip.{verb} ended without a report.", next="mipfed doctor"))
+    return outcome
+
+
+@command(app, "init", OUTPUT)
+def init(
+    session: Session,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the federation.")],
+    master: Annotated[str | None, typer.Option(metavar="NAME=ADDRESS", help="The master.")] = None,
+    ui: Annotated[str | None, typer.Option(metavar="NAME=ADDRESS", help="The host of the web portal.")] = None,
+    worker: Annotated[list[str] | None, typer.Option(metavar="NAME=ADDRESS", help="A hospital; give it once for each.")] = None,
+    engine_image: Annotated[str, typer.Option(metavar="IMAGE", help="Image of the engine.")] = "",
+    keystore_image: Annotated[str, typer.Option(metavar="IMAGE", help="Image of the keystore, Consul.")] = "",
+    user: Annotated[str, typer.Option(metavar="USER", help="Account for SSH on the nodes.")] = "",
+    from_: Annotated[Path | None, typer.Option("--from", metavar="FILE", help="Take the answers from a JSON file.")] = None,
+) -> Outcome:
+    """Write the inventory of a new federation.
+
+    Makes inventories/NAME with an SSH key of its own. Asks for what is not given. Contacts no host.
+    """
+    from mipfed import initialise
+
+    session.name = name
+    answers = initialise.from_file(from_, name) if from_ else initialise.Answers(name)
+    answers.master = initialise.node(master, "--master") if master else answers.master
+    answers.ui = initialise.node(ui, "--ui") if ui else answers.ui
+    answers.workers = [initialise.node(text, "--worker") for text in worker] if worker else answers.workers
+    for key, value in (("engine_image", engine_image), ("keystore_image", keystore_image), ("user", user)):
+        if value:
+            setattr(answers, key, value)
+
+    def ask(question: str, default: str) -> str:
+        return session.ask(f"{question}{f' [{default}]' if default else ''}: ") or default
+
+    answers = initialise.complete(answers, ask if session.interactive() and not from_ else None)
+    folder = initialise.write(session.root, answers)
+    public = (folder / "ssh" / "id_ed25519.pub").read_text(encoding="utf-8").strip()
+    files = sorted(str(path.relative_to(session.root)) for path in folder.rglob("*") if path.is_file())
+
+    def text(out: Any) -> None:
+        out.print(f"Wrote {paths.shown(folder)}.\nAllow this key for {answers.user} on every node:\n{public}\nThen:", markup=False)
+        for following in ("trust", "check", "deploy"):
+            out.print(f"  mipfed -f {name} {following}", markup=False)
+
+    return Outcome(result={"inventory": str(folder), "files": files, "public_key": public}, text=text)
+
+
+@command(app, "doctor", OUTPUT)
+def doctor(session: Session) -> Outcome:
+    """Look at this machine and installation.
+
+    Says for everything that is missing or wrong how to put it right. Contacts no host.
+    """
+    from mipfed import doctor, render
+
+    findings = doctor.examine(session.root)
+    problems = doctor.problems(findings)
+    colours = {"ok": "ok", "warning": "changed", "problem": "failed"}
+
+    def text(out: Any) -> None:
+        from mipfed.reports import coloured_as
+
+        table = [(found.name, coloured_as(colours[found.state], found.state), found.detail) for found in findings]
+        render.rows(out, ("what", "verdict", "detail"), table)
+
+    return Outcome(
+        result={"findings": [found.as_dict() for found in findings]},
+        exit_code=ExitCode.CHECK if problems else ExitCode.OK,
+        errors=problems,
+        text=text,
+    )
+
+
+@command(app, "check", (*REMOTE, "limit"))
+def check(session: Session) -> Outcome:
+    """Look at every node; changes nothing.
+
+    Tells whether each can be part of the federation, and if not, why and what to do.
+    """
+    from mipfed import reports
+
+    return _report(session, session.play("hbp.mip.check", session.prepare()), "check", reports.check)
+
+
+def _plan(session: Session, *, detailed_exitcode: bool) -> Outcome:
+    from mipfed import reports
+
+    with_diff = session.options.diff or session.options.verbose > 0
+    outcome = session.play(
+        "hbp.mip.deploy",
+        session.prepare(),
+        check=True,
+        diff=True,
+        with_controllers=True,
+        variables={"master_holder": session.holder()},
+    )
+    assert outcome.done
+    collector = outcome.done.collector
+    changes = [change.as_dict(with_diff=with_diff) for change in collector.changes]
+    outcome.result = {"changes": changes}
+    if changes or outcome.exit_code is ExitCode.OK:
+        outcome.text = lambda out: reports.changes(out, collector, with_diff=with_diff)
+    if changes and outcome.exit_code is ExitCode.OK:
+        outcome.next = session.call("deploy")
+        if detailed_exitcode:
+            outcome.exit_code = ExitCode.CHANGES
+    return outcome
+
+
+@command(app, "plan", (*REMOTE, "limit", "diff"))
+def plan(
+    session: Session,
+    detailed_exitcode: Annotated[bool, typer.Option("--detailed-exitcode", help="End with 9 when there are changes to make.")] = False,
+) -> Outcome:
+    """Show what deploy would change; changes nothing.
+
+    Runs the playbook of deploy in check mode and lists the changes host by host.
+    """
+    return _plan(session, detailed_exitcode=detailed_exitcode)
+
+
+@command(app, "deploy", (*REMOTE, "limit", "check", "diff"))
+def deploy(session: Session) -> Outcome:
+    """Make the nodes a working federation.
+
+    Installs Docker where it is missing, then brings up swarm, overlay network, keystore and engine. Asks before it starts.
+    Running it again changes only what differs.
+    """
+    if session.options.check:
+        return _plan(session, detailed_exitcode=False)
+    prepared = session.prepare()
+    nodes = prepared.nodes
+    lines = [f"Federation {session.source.name} ({paths.shown(session.source.folder)}):"]
+    lines += [f"  {node['kind']:<7} {node['name']:<24} {node['address']}" for node in nodes]
+    lines += ["What is missing on these hosts is installed; swarm, overlay network and services are created or updated."]
+    lines += [f"`{session.call('plan')}` shows every change beforehand."]
+    session.confirm("\n".join(lines), f"Deploy to {len(nodes)} nodes?")
+    outcome = session.play(
+        "hbp.mip.deploy",
+        prepared,
+        diff=session.options.diff,
+        with_controllers=True,
+        variables={"master_holder": session.holder()},
+    )
+    assert outcome.done
+    collector = outcome.done.collector
+    changed = sum(host.counts["changed"] for host in collector.hosts.values())
+    outcome.result = {
+        "changed": changed,
+        "changes": [change.as_dict(with_diff=session.options.diff) for change in collector.changes],
+    }
+    if outcome.exit_code is ExitCode.OK:
+        outcome.text = lambda out: out.print(
+            f"Deployed {session.source.name}: {changed} change{'s' * (changed != 1)}." if changed else "Nothing to do.", markup=False
+        )
+        outcome.next = session.call("verify")
+    return outcome
+
+
+@command(app, "status", REMOTE)
+def status(session: Session) -> Outcome:
+    """Show the swarm, its nodes and services.
+
+    Works also when nodes are away. Changes nothing.
+    """
+    from mipfed import reports
+
+    return _report(session, session.play("hbp.mip.status", session.prepare()), "status", reports.status)
+
+
+@command(app, "verify", REMOTE)
+def verify(session: Session) -> Outcome:
+    """Prove that the federation works.
+
+    Tries every link over the overlay, every dataset and one federated statistic.
+    """
+    from mipfed import reports
+
+    return _report(session, session.play("hbp.mip.verify", session.prepare()), "verify", reports.verify)
+
+
+@command(app, "trust", (*OFFLINE, "yes", "limit"))
+def trust(
+    session: Session,
+    nodes: Annotated[list[str] | None, typer.Argument(metavar="[NODE]...", help="Only these nodes.")] = None,
+    replace: Annotated[list[str] | None, typer.Option(metavar="NODE", help="Accept the changed key of this node.")] = None,
+) -> Outcome:
+    """Pin the SSH host keys of the nodes.
+
+    Shows the fingerprints and asks. A fingerprint given in the inventory (mip_host_key) is compared instead of asked. With -y keys that nothing vouches for are
+    accepted as shown; a key that changed never is, but with --replace.
+    """
+    from mipfed import inventory as inventories
+    from mipfed import render
+    from mipfed import trust as keys
+
+    inventory = inventories.load(session.source, limit=session.options.limit)
+    wanted = [*(nodes or []), *(replace or [])]
+    everything = inventories.resolve(inventory)["nodes"]
+    if unknown := sorted(set(wanted) - {node["name"] for node in everything}):
+        raise MipfedError(
+            ExitCode.NO_HOSTS,
+            f"{session.source.name} has no node {', '.join(unknown)}.",
+            next=f"Nodes: {', '.join(node['name'] for node in everything)}",
+        )
+    chosen = [node for node in everything if (not wanted or node["name"] in wanted) and node["name"] in inventory.matched]
+    if not chosen:
+        raise MipfedError(ExitCode.NO_HOSTS, f"--limit {session.options.limit} matches no node of {session.source.name}.")
+    entries = keys.examine(chosen, session.source.known_hosts)
+
+    declined: list[Problem] = []
+
+    def accept(asked: Sequence[keys.Trust]) -> bool:
+        lines = ["These hosts show these keys:"]
+        lines += [f"  {entry.node:<24} {entry.address[0]:<16} {entry.kind:<20} {entry.fingerprint}" for entry in asked]
+        if session.options.yes:
+            for shown in lines:
+                render.line(shown)
+        lines += ["Compare with the output of `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` on each host."]
+        try:
+            session.confirm("\n".join(lines), "Pin these keys?")
+        except MipfedError as error:
+            declined.extend(Problem(p.code, p.message, next=p.next or session.call("trust")) for p in error.problems)
+            return False
+        return True
+
+    # What needs no question is pinned even when the question is declined.
+    added, changed, problems = keys.decide(entries, session.source.name, replace=replace or [], accept=accept)
+    keys.pin(session.source.known_hosts, added)
+    keys.pin(session.source.known_hosts, changed, replace=True)
+    for entry in (*added, *changed):
+        entry.state = "pinned"
+    codes = {problem.code for problem in problems}
+    code = ExitCode.CHECK if codes & {"host-key-changed", "host-key-mismatch"} else ExitCode.UNREACHABLE if codes else ExitCode.OK
+    if declined and code in (ExitCode.OK, ExitCode.UNREACHABLE):
+        code = ExitCode.DECLINED
+
+    def text(out: Any) -> None:
+        render.rows(
+            out,
+            ("node", "address", "state", "type", "fingerprint"),
+            (
+                (e.node, e.address[0] if e.address[1] == 22 else f"{e.address[0]}:{e.address[1]}", e.state, e.kind, e.fingerprint)
+                for e in entries
+            ),
+        )
+
+    result = {"nodes": [entry.as_dict() for entry in entries]}
+    return Outcome(result=result, exit_code=code, errors=[*problems, *declined], text=text)
+
+
+@command(node_app, "ls", OFFLINE, group="node")
+def node_ls(session: Session) -> Outcome:
+    """List the nodes of the federation, from its inventory. Contacts no host."""
+    from mipfed import inventory, render
+
+    nodes = inventory.shown_config(inventory.resolve(inventory.load(session.source)))["nodes"]
+
+    def text(out: Any) -> None:
+        render.rows(
+            out,
+            ("node", "kind", "address", "manager", "ssh"),
+            (
+                (n["name"], n["kind"], n["address"], n["manager"], f"{n['ssh_host']}:{n['ssh_port']}" if n["ssh_host"] else "local")
+                for n in nodes
+            ),
+        )
+
+    return Outcome(result={"nodes": nodes}, text=text)
+
+
+@command(config_app, "show", OFFLINE, group="config")
+def config_show(session: Session) -> Outcome:
+    """Show the federation's configuration, validated and with every default. Secrets are not in it. Contacts no host."""
+    from mipfed import inventory
+
+    shown = inventory.shown_config(inventory.resolve(inventory.load(session.source)))
+
+    def text(out: Any) -> None:
+        import yaml
+
+        out.print(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=120).rstrip(), markup=False)
+
+    return Outcome(result=shown, text=text)
+
+
+def _lock(session: Session, *, release: bool) -> Outcome:
+    prepared = session.prepare()
+    if release:
+        session.confirm(
+            f"This takes the lock of {session.source.name} away from whoever holds it. Only do so when no deploy is running.",
+            "Release the lock?",
+        )
+    variables = {"mipfed_lock_state": "released" if release else "info", "master_holder": session.holder()}
+    playbook = str(Path(__file__).parent / "playbooks" / "lock.yml")
+    outcome = session.play(playbook, prepared, variables=variables)
+    data = outcome.done.collector.reports.get("lock") if outcome.done else None
+    outcome.result = data
+    if data is not None:
+        from mipfed.render import cell_text
+
+        lock = data.get("lock") or {}
+        state = "Released." if release else "Nobody holds the lock." if not lock else f"Held: {cell_text(lock)}"
+        outcome.text = lambda out: out.print(state, markup=False)
+    return outcome
+
+
+@command(lock_app, "status", REMOTE, group="lock")
+def lock_status(session: Session) -> Outcome:
+    """Show who is changing the federation, since when and with which command."""
+    return _lock(session, release=False)
+
+
+@command(lock_app, "release", REMOTE, group="lock")
+def lock_release(session: Session) -> Outcome:
+    """Take the lock away from a deploy that died. Asks first."""
+    return _lock(session, release=True)
+
+
+class Base(StrEnum):
+    """Debian releases that lab machines can be made of."""
+
+    BULLSEYE = "bullseye"
+    BOOKWORM = "bookworm"
+    TRIXIE = "trixie"
+
+
+LabName = Annotated[str, typer.Option("--name", metavar="NAME", help="Name of the lab, and of its federation.")]
+
+
+def _lab(session: Session, playbook: str, name: str, **more: Any) -> Outcome:
+    import shutil
+
+    from mipfed import lab, reports, runner
+
+    session.name = name
+    inventory = runner.local_inventory()
+    try:
+        job = runner.Job(
+            verb=session.command,
+            federation=name,
+            playbook=f"hbp.mip.{playbook}",
+            inventory=inventory,
+            root=session.root,
+            hosts=["localhost"],
+            verbosity=max(0, session.options.verbose - 1),
+            variables=lab.variables(session.root, name, **more),
+        )
+        outcome = session.execute(job, {}, f"mipfed lab status --name {name}")
+    finally:
+        shutil.rmtree(inventory.parent, ignore_errors=True)
+    collected = outcome.done.collector.reports if outcome.done else {}
+    data = next(iter(collected.values()), None)
+    outcome.result = data
+    if isinstance(data, dict):
+        outcome.text = lambda out: reports.lab(out, data)
+    return outcome
+
+
+@command(lab_app, "up", OUTPUT, group="lab")
+def lab_up(
+    session: Session,
+    name: LabName = "lab",
+    workers: Annotated[int, typer.Option(metavar="N", min=1, max=50, help="How many hospitals.")] = 3,
+    base: Annotated[Base, typer.Option(help="Debian release of the machines.")] = Base.BOOKWORM,
+) -> Outcome:
+    """Start the machines of a lab and write the inventory of its federation. Needs root."""
+    outcome = _lab(session, "lab_up", name, workers=workers, base=base.value)
+    if outcome.exit_code is ExitCode.OK:
+        outcome.next = f"mipfed -f {name} deploy"
+    return outcome
+
+
+@command(lab_app, "down", OUTPUT, group="lab")
+def lab_down(
+    session: Session,
+    name: LabName = "lab",
+    purge: Annotated[bool, typer.Option("--purge", help="Also remove what a next lab would use again.")] = False,
+) -> Outcome:
+    """Remove the machines of a lab; nothing of them is left. Needs root."""
+    return _lab(session, "lab_down", name, purge=purge)
+
+
+@command(lab_app, "status", OUTPUT, group="lab")
+def lab_status(session: Session, name: LabName = "lab") -> Outcome:
+    """Show the machines of a lab."""
+    return _lab(session, "lab_status", name)
+
+
+class Shell(StrEnum):
+    """Shells that completion exists for."""
+
+    BASH = "bash"
+    ZSH = "zsh"
+    FISH = "fish"
+
+
+@command(app, "completion", OUTPUT)
+def completion(session: Session, shell: Annotated[Shell, typer.Argument(help="The shell.")]) -> Outcome:
+    """Print the completion script of a shell.
+
+    For example: source <(mipfed completion bash)
+    """
+    from typer._completion_shared import get_completion_script
+
+    script = get_completion_script(prog_name="mipfed", complete_var="_MIPFED_COMPLETE", shell=shell.value)
+    return Outcome(result={"shell": shell.value, "script": script}, text=lambda _out: print(script))
+
+
+@command(app, "version", OUTPUT)
+def version(session: Session) -> Outcome:
+    """Show the versions in use."""
+    from mipfed import doctor
+
+    found = doctor.versions()
+    return Outcome(result=found, text=lambda _out: print("\n".join(f"{name} {value or 'not installed'}" for name, value in found.items())))
+
+
+app.add_typer(node_app, name="node")
+app.add_typer(config_app, name="config")
+app.add_typer(lock_app, name="lock")
+app.add_typer(lab_app, name="lab")

@@ -1,0 +1,246 @@
+# Copyright: (c) 2026, The hbp.mip authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Writes the inventory of a new federation: all of it or nothing, and never over an existing one."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mipfed import inventory as inventories
+from mipfed import paths
+from mipfed.errors import MipfedError, Problem, configuration, usage
+from mipfed.exitcodes import ExitCode
+
+NAME = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
+#: Consul's own image; its data folder is the default of mip_engine.keystore_data. The engine's version is the operator's choice.
+KEYSTORE_IMAGE = "consul:1.8.7"
+
+
+@dataclass
+class Answers:
+    """What is needed to write an inventory. Nodes are (name, address)."""
+
+    name: str
+    master: tuple[str, str] | None = None
+    ui: tuple[str, str] | None = None
+    workers: list[tuple[str, str]] = field(default_factory=list)
+    engine_image: str = ""
+    keystore_image: str = ""
+    user: str = ""
+
+
+def node(text: str, option: str) -> tuple[str, str]:
+    """Read NAME=ADDRESS.
+
+    :raises MipfedError: USAGE when it is something else.
+    """
+    name, equals, address = (part.strip() for part in text.partition("="))
+    if not equals or not name or not address:
+        raise usage(f"{option} {text!r}: expected NAME=ADDRESS, for example {option} hospital-a=192.0.2.11")
+    return name, address
+
+
+def from_file(path: Path, name: str) -> Answers:
+    """Read the answers from JSON: keys master, ui, workers (each {name, address}), engine_image, keystore_image, user.
+
+    :raises MipfedError: CONFIGURATION naming the file and every wrong key.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise configuration(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise configuration(f"{path} is no JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise configuration(f"{path}: expected an object with the keys master, workers and engine_image")
+    known = {"master", "ui", "workers", "engine_image", "keystore_image", "user"}
+    errors = [f"{path}: unknown key {key!r}; known: {', '.join(sorted(known))}" for key in data if key not in known]
+
+    def one(value: Any, where: str) -> tuple[str, str] | None:
+        if value is None:
+            return None
+        if isinstance(value, Mapping) and isinstance(value.get("name"), str) and isinstance(value.get("address"), str) and len(value) == 2:
+            return value["name"], value["address"]
+        errors.append(f'{path}: {where}: expected {{"name": …, "address": …}}')
+        return None
+
+    workers = data.get("workers") or []
+    if not isinstance(workers, list):
+        errors.append(f"{path}: workers: expected a list")
+        workers = []
+    pairs = [one(value, f"workers[{number}]") for number, value in enumerate(workers)]
+    answers = Answers(name, one(data.get("master"), "master"), one(data.get("ui"), "ui"), [pair for pair in pairs if pair])
+    for key in ("engine_image", "keystore_image", "user"):
+        value = data.get(key, "")
+        if not isinstance(value, str):
+            errors.append(f"{path}: {key}: expected a string")
+        else:
+            setattr(answers, key, value)
+    if errors:
+        raise MipfedError(ExitCode.CONFIGURATION, [Problem("configuration", error) for error in errors])
+    return answers
+
+
+def complete(answers: Answers, ask: Callable[[str, str], str] | None) -> Answers:
+    """Ask for what is missing.
+
+    :arg ask: takes the question and a default; without it (no terminal) a missing answer is an error.
+    :raises MipfedError: USAGE naming every option that is missing.
+    """
+    if ask is None:
+        wanted = {
+            "--master NAME=ADDRESS": answers.master,
+            "--worker NAME=ADDRESS": answers.workers,
+            "--engine-image REPOSITORY:TAG": answers.engine_image,
+        }
+        lacking = [option for option, value in wanted.items() if not value]
+        if lacking:
+            raise usage(
+                f"mipfed init {answers.name} needs {', '.join(lacking)}, and there is no terminal to ask on.",
+                next="Give the options, or --from FILE.json",
+            )
+    else:
+        while not answers.master:
+            answers.master = _asked_node(ask, "Master, as NAME=ADDRESS")
+        if not answers.ui:
+            answers.ui = _asked_node(ask, "Host of the web portal, as NAME=ADDRESS (empty: none)")
+        if not answers.workers:
+            while True:
+                number = len(answers.workers) + 1
+                given = _asked_node(ask, f"Hospital {number}, as NAME=ADDRESS{' (empty: no more)' if number > 1 else ''}")
+                if given:
+                    answers.workers.append(given)
+                elif answers.workers:
+                    break
+        answers.user = answers.user or ask("Account for SSH on the nodes", "root")
+        while not answers.engine_image:
+            answers.engine_image = ask("Image of the engine, as REPOSITORY:TAG (for example hbpmip/exareme:22.0.1)", "").strip()
+        answers.keystore_image = answers.keystore_image or ask("Image of the keystore", KEYSTORE_IMAGE)
+    answers.user = answers.user or "root"
+    answers.keystore_image = answers.keystore_image or KEYSTORE_IMAGE
+    return answers
+
+
+def _asked_node(ask: Callable[[str, str], str], question: str) -> tuple[str, str] | None:
+    while True:
+        text = ask(question, "").strip()
+        if not text:
+            return None
+        name, _equals, address = (part.strip() for part in text.partition("="))
+        if NAME.fullmatch(name) and address:
+            return name, address
+        question = f"{text!r} is not NAME=ADDRESS with a name of lower-case letters, digits and hyphens. Again"
+
+
+def _quoted(text: str) -> str:
+    """Return a string as YAML; JSON strings are."""
+    return text if re.fullmatch(r"[A-Za-z0-9][\w./@:-]*[\w/]", text) and not re.search(r":\s|\s#", text) else json.dumps(text)
+
+
+def hosts_yml(answers: Answers) -> str:
+    """Return the main file of the inventory."""
+
+    def line(pair: tuple[str, str], indent: int) -> str:
+        try:
+            ipaddress.ip_address(pair[1])
+            address = pair[1]
+        except ValueError:
+            address = json.dumps(pair[1])
+        return f"{' ' * indent}{pair[0]}: {{ansible_host: {address}}}"
+
+    assert answers.master
+    lines = [
+        f"# Federation {answers.name}: its nodes. The name of a node is its identity and never changes.",
+        "all:",
+        "  children:",
+        "    pusher:",
+        "      hosts:",
+        f'        {answers.name}-pusher: {{ansible_connection: local, ansible_python_interpreter: "{{{{ ansible_playbook_python }}}}"}}',
+        "    master:",
+        "      hosts:",
+        line(answers.master, 8),
+    ]
+    if answers.ui:
+        lines += ["    ui:", "      hosts:", line(answers.ui, 8)]
+    lines += ["    workers:", "      hosts:", *(line(worker, 8) for worker in answers.workers)]
+    return "\n".join(lines) + "\n"
+
+
+def main_yml(answers: Answers) -> str:
+    """Return the federation-wide variables; all others have defaults, shown by `mipfed config show`."""
+    return f"""\
+# Federation {answers.name}: what differs from the defaults. `mipfed -f {answers.name} config show` shows everything.
+# Secrets do not belong here but into vault.yml: ansible-vault create vault.yml
+ansible_user: {_quoted(answers.user)}
+ansible_become: true
+ansible_ssh_private_key_file: "{{{{ inventory_dir }}}}/ssh/id_ed25519"
+ansible_ssh_common_args: '-o UserKnownHostsFile="{{{{ inventory_dir }}}}/known_hosts" -o StrictHostKeyChecking=yes'
+mip_engine:
+  image: {_quoted(answers.engine_image)}
+  keystore_image: {_quoted(answers.keystore_image)}
+"""
+
+
+def write(root: Path, answers: Answers) -> Path:
+    """Write `inventories/NAME`: made and validated beside its place, then moved there in one step.
+
+    :returns: the inventory directory.
+    :raises MipfedError: USAGE when the name is no name; CONFIGURATION when it exists or the resolver refuses it.
+    """
+    if not NAME.fullmatch(answers.name):
+        raise usage(f"{answers.name!r} is no name for a federation; use lower-case letters, digits and hyphens, a letter first.")
+    target = root / "inventories" / answers.name
+    if target.exists() or target.is_symlink():
+        raise configuration(f"{paths.shown(target)} exists already; it was not touched.", next=f"mipfed -f {answers.name} config show")
+    if shutil.which("ssh-keygen", path=paths.search_path()) is None:
+        raise configuration("ssh-keygen is not installed.", next="apt-get install openssh-client")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{answers.name}.", dir=target.parent))
+    try:
+        _fill(draft, answers)
+        source = inventories.Source(answers.name, draft / "hosts.yml")
+        try:
+            inventories.resolve(inventories.load(source))
+        except MipfedError as error:
+            plain = [Problem(p.code, re.sub(r" \(in [^)]*\)$", "", p.message), host=p.host) for p in error.problems]
+            raise MipfedError(error.exit_code, plain, next="Correct the values and run mipfed init again") from None
+        draft.chmod(0o755)
+        try:
+            draft.rename(target)
+        except OSError:
+            raise configuration(f"{paths.shown(target)} was made by someone else meanwhile; it was not touched.") from None
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return target
+
+
+def _fill(draft: Path, answers: Answers) -> None:
+    names = [pair[0] for pair in (answers.master, answers.ui, *answers.workers) if pair]
+    twice: Sequence[str] = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise configuration(f"Each node has a name of its own; used twice: {', '.join(twice)}.")
+    (draft / "group_vars" / "all").mkdir(parents=True)
+    (draft / "hosts.yml").write_text(hosts_yml(answers), encoding="utf-8")
+    (draft / "group_vars" / "all" / "main.yml").write_text(main_yml(answers), encoding="utf-8")
+    (draft / "known_hosts").write_text("", encoding="utf-8")
+    keys = draft / "ssh"
+    keys.mkdir(mode=0o700)
+    # The private key stays on this machine, also when the inventory is kept under version control.
+    (keys / ".gitignore").write_text("id_ed25519\n", encoding="utf-8")
+    key = keys / "id_ed25519"
+    command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"mipfed {answers.name}", "-f", str(key)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PATH": paths.search_path()})
+    if done.returncode:
+        raise configuration(f"ssh-keygen failed: {done.stderr.strip()}")
+    key.chmod(0o600)

@@ -1,0 +1,169 @@
+# Copyright: (c) 2026, The hbp.mip authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The reports of check, status and verify as tables. Takes what is there; a report without a part has no table of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from mipfed.events import Collector
+from mipfed.render import cell_text, coloured, rows
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _entries(value: Any) -> list[Mapping[str, Any]]:
+    return [entry for entry in value or () if isinstance(entry, Mapping)] if isinstance(value, (list, tuple)) else []
+
+
+def check(out: Console, data: Mapping[str, Any]) -> None:
+    """Write what a check found on each node."""
+    table = []
+    for name, node in _mapping(data.get("nodes")).items():
+        facts = _mapping(node.get("facts"))
+        system, docker, swarm = (_mapping(facts.get(key)) for key in ("os", "docker", "swarm"))
+        free = _mapping(facts.get("disk_free_gb"))
+        state = "failed" if node.get("problems") else "changed" if node.get("warnings") else "ok"
+        table.append(
+            (
+                name,
+                coloured_as(state, {"failed": "problem", "changed": "warning", "ok": "ok"}[state]),
+                system.get("pretty") or system.get("id"),
+                facts.get("kernel"),
+                (docker.get("version") or "installed") if docker.get("installed") else "not yet",
+                swarm.get("state"),
+                facts.get("memory_mb"),
+                min((float(value) for value in free.values() if isinstance(value, (int, float))), default=None),
+            )
+        )
+    for name in data.get("unreachable") or ():
+        table.append((name, coloured("unreachable"), *[""] * 6))
+    rows(out, ("node", "verdict", "system", "kernel", "docker", "swarm", "memory MB", "disk free GB"), table)
+    for name, node in _mapping(data.get("nodes")).items():
+        for warning in node.get("warnings") or ():
+            text = _mapping(warning).get("message") if isinstance(warning, Mapping) else warning
+            out.print(f"warning: {name}: {text}", markup=False)
+
+
+def coloured_as(state: str, text: str) -> Any:
+    """Return a text in the colour of a state."""
+    styled = coloured(state)
+    styled.plain = text
+    return styled
+
+
+def status(out: Console, data: Mapping[str, Any]) -> None:
+    """Write the swarm, its nodes and the services."""
+    swarm = _mapping(data.get("swarm"))
+    cluster = _mapping(swarm.get("cluster"))
+    if cluster.get("id") or swarm.get("managers"):
+        managers, quorum = swarm.get("managers"), swarm.get("quorum")
+        shown = [f"swarm {cluster.get('id')}"] if cluster.get("id") else []
+        shown += [f"{cell_text(managers)} managers"] if managers is not None else []
+        shown += [f"quorum {cell_text(quorum)}"] if quorum is not None else []
+        out.print(", ".join(shown), markup=False)
+    nodes = _entries(data.get("nodes")) or _entries(swarm.get("nodes"))
+    rows(
+        out,
+        ("node", "role", "state", "availability", "address", "engine"),
+        (
+            (
+                node.get("name") or node.get("hostname"),
+                f"{node.get('role') or node.get('kind') or ''}{'*' if node.get('leader') else ''}",
+                _state(str(node.get("status") or node.get("state") or ""), good=("ready", "ok")),
+                node.get("availability"),
+                node.get("address"),
+                node.get("engine_version"),
+            )
+            for node in nodes
+        ),
+        title="Nodes",
+    )
+    rows(
+        out,
+        ("service", "node", "state", "tasks", "image", "error"),
+        (
+            (
+                service.get("name"),
+                service.get("node"),
+                _state(str(service.get("state") or ""), good=("running", "ok")),
+                f"{cell_text(service.get('running'))}/{cell_text(service.get('desired'))}",
+                str(service.get("image") or "").split("@")[0],
+                service.get("error"),
+            )
+            for service in _entries(data.get("services"))
+        ),
+        title="Services",
+    )
+
+
+def _state(text: str, good: tuple[str, ...]) -> Any:
+    return coloured_as("ok" if text.lower() in good else "failed" if text else "waiting", text)
+
+
+def verify(out: Console, data: Mapping[str, Any]) -> None:
+    """Write what was measured between the nodes and what the engine answered."""
+    rows(
+        out,
+        ("from", "to", "verdict", "round trip ms", "sent", "MB/s", "error"),
+        (
+            (
+                pair.get("from"),
+                pair.get("to"),
+                coloured_as("ok", "ok") if pair.get("ok") else coloured("failed"),
+                pair.get("small_ms"),
+                pair.get("bytes"),
+                pair.get("mb_per_s"),
+                pair.get("error"),
+            )
+            for pair in _entries(data.get("pairs"))
+        ),
+        title="Links over the overlay",
+    )
+    engine = _mapping(data.get("engine"))
+    answers = []
+    for what, part in engine.items():
+        part = _mapping(part)
+        details = ", ".join(f"{key} {cell_text(value)}" for key, value in part.items() if key not in ("ok", "error"))
+        verdict = coloured_as("ok", "ok") if part.get("ok") else coloured("failed") if "ok" in part else ""
+        answers.append((what, verdict, part.get("error") or details))
+    rows(out, ("engine", "verdict", "answer"), answers, title="Engine")
+
+
+def lab(out: Console, data: Mapping[str, Any]) -> None:
+    """Write the machines of a lab."""
+    machines = _entries(data.get("machines")) or _entries(data.get("nodes"))
+    names = list(dict.fromkeys(key for machine in machines for key in machine if not isinstance(machine[key], Mapping)))
+    rows(out, names, ([machine.get(name) for name in names] for machine in machines))
+    for key, value in data.items():
+        if key not in ("machines", "nodes", "problems") and not isinstance(value, (Mapping, list)):
+            out.print(f"{key}: {cell_text(value)}", markup=False)
+
+
+def changes(out: Console, collector: Collector, *, with_diff: bool) -> None:
+    """Write a plan: for each host what would change."""
+    hosts = dict.fromkeys(change.host for change in collector.changes)
+    if not hosts:
+        out.print("Nothing to do.")
+        return
+    for host in hosts:
+        out.print(f"[bold]{host}[/bold]")
+        for change in (change for change in collector.changes if change.host == host):
+            role = f"{change.role.rsplit('.', 1)[-1]} : " if change.role else ""
+            item = f" [{change.item}]" if change.item else ""
+            out.print(f"  ~ {role}{change.task}{item}", style="yellow", markup=False)
+            if change.message:
+                out.print("      " + change.message.replace("\n", "\n      "), markup=False)
+            if with_diff and change.diff:
+                for text in change.diff.splitlines():
+                    style = "green" if text.startswith("+") else "red" if text.startswith("-") else "dim"
+                    out.print("      " + text, style=style, markup=False)
+    tasks = len(collector.changes)
+    out.print(f"{tasks} change{'s' * (tasks != 1)} on {len(hosts)} host{'s' * (len(hosts) != 1)}.")
