@@ -61,7 +61,6 @@ from ansible_collections.hbp.mip.plugins.module_utils._lab_base import APT_MOUNT
 
 #: priority of the policy rule that keeps a lab from being routed to anywhere; below the main table, above the local one
 RULE_PRIORITY = "10770"
-RULES_DIR_KEEPS = ("lab.json",)
 
 SCRIPT = """\
 #!/bin/sh
@@ -300,6 +299,7 @@ def repair_network(paths: Paths, net: Network, ports: Sequence[int], problems: S
             raise LabError(
                 "the lab's name server does not run on %s:53: %s" % (net.gateway, read_text(log).strip() or "no message")
             )
+        leave_session(lab, "resolver.run", resolver_pids(paths, net))
 
 
 def resolver_answers(net: Network) -> bool:
@@ -401,13 +401,11 @@ def start(paths: Paths, machine: Machine, net: Network, mtu: int) -> None:
     lab = os.path.basename(paths.lab)
     if not mounted(paths, machine):
         mount_root(paths, machine)
-    trees, groups, own = cgroup_trees(), [], ""
+    trees, groups = cgroup_trees(), []
     for tree in trees:
         group = make_cgroup(tree, "%s/%s/%s" % (CGROUP_ROOT, lab, machine.name))
         groups.append(group)
         set_memory_limit(tree, group, machine.memory_mb)
-        if tree.unified or not own:
-            own = make_cgroup(tree, "%s/%s/%s.run" % (CGROUP_ROOT, lab, machine.name))
     base = read_json(os.path.join(machine.base, "base.json"))
     text = machine_script(
         lab, machine, net, groups, environment(base, trees), nspawn_command(paths, machine), mtu
@@ -418,9 +416,15 @@ def start(paths: Paths, machine: Machine, net: Network, mtu: int) -> None:
     if not wait_until(lambda: running(paths, machine.name).any, 5.0, 0.02):
         raise LabError("machine '%s' did not start: %s" % (machine.name, console_tail(paths, machine.name)))
     supervisor = running(paths, machine.name).supervisor
-    if own and supervisor is not None:
-        # out of the operator's login session, which may be cleaned away when it ends
-        write_file_if(os.path.join(own, "cgroup.procs"), str(supervisor))
+    leave_session(lab, machine.name + ".run", [supervisor] if supervisor is not None else [])
+
+
+def leave_session(lab: str, name: str, pids: Sequence[int]) -> None:
+    """Moves processes of ours out of the cgroup of the operator's login, which may be cleaned away when that ends."""
+    for tree in cgroup_trees():
+        group = make_cgroup(tree, "%s/%s/%s" % (CGROUP_ROOT, lab, name))
+        for pid in pids:
+            write_file_if(os.path.join(group, "cgroup.procs"), str(pid))
 
 
 def set_memory_limit(tree: CgroupTree, group: str, memory_mb: int) -> None:
@@ -436,10 +440,16 @@ def console_tail(paths: Paths, name: str, lines: int = 8) -> str:
     return " | ".join(line.strip() for line in text[-lines:] if line.strip()) or "its console says nothing"
 
 
-def power_off_hard(paths: Paths, name: str, net: Network, last_byte: int) -> bool:
-    """Kills a machine as if its plug was pulled; True when anything ran."""
+def power_off_hard(paths: Paths, name: str, net: Network, last_byte: int, cut: bool = False) -> bool:
+    """Kills a machine; True when anything ran.
+
+    With ``cut`` as if its plug was pulled: its cable goes first, so that nobody is told that its connections ended.
+    Otherwise the kernel closes them, and clients outside (ssh that is kept open) notice at once.
+    """
     found = running(paths, name)
     seen = found.any
+    if cut:
+        run(["ip", "link", "delete", net.veth(last_byte)], check=False)
     deadline = time.monotonic() + 20
     while found.any:
         kill(found.pids())
@@ -726,3 +736,107 @@ def take_down(lab: str, state_dir: str, ports: Sequence[int] = (), timeout: floa
     with contextlib.suppress(OSError):
         os.rmdir(paths.state)
     return {"changed": True, "actions": actions}
+
+
+def memory_used_mb(lab: str, name: str) -> int:
+    """Memory charged to a machine, in MB; 0 when no controller counts it."""
+    for tree in cgroup_trees():
+        for file in ("memory.current", "memory.usage_in_bytes"):
+            text = read_text("%s/%s/%s/%s/%s" % (tree.path, CGROUP_ROOT, lab, name, file)).strip()
+            if text.isdigit():
+                return int(text) >> 20
+    return 0
+
+
+def look(lab: str, state_dir: str) -> Dict[str, Any]:
+    """The lab and how each machine is. Asks all machines at once; changes nothing."""
+    paths = lab_paths(state_dir, lab)
+    record = load(paths)
+    if not isinstance(record.get("number"), int):
+        return {"exists": False, "machines": []}
+    net = network(record["number"])
+    table = processes()
+    entries = sorted(record.get("machines", {}).items(), key=lambda item: item[1]["last_byte"])
+
+    def ask(item: Tuple[str, Dict[str, Any]]) -> Dict[str, Any]:
+        name, entry = item
+        found = running(paths, name, table)
+        machine = describe_machine(paths, net, name, entry)
+        on = found.leader is not None
+        machine["power"] = "on" if on else "off"
+        machine["pid"] = found.leader or 0
+        machine["ssh"] = on and ask_tcp(machine["address"], 22).startswith(b"SSH-")
+        machine["engine"] = found.leader is not None and docker_answers(found.leader)
+        machine["memory_mb"] = memory_used_mb(lab, name) if on else 0
+        return machine
+
+    with ThreadPoolExecutor(max_workers=max(1, len(entries))) as pool:
+        machines = list(pool.map(ask, entries))
+    return {"exists": True, "lab": describe(paths, net), "machines": machines}
+
+
+def esp_support() -> Dict[str, Any]:
+    """Whether the kernel takes an ESP association with AES-GCM, tried in a network namespace that ends with the attempt."""
+    key = "0x" + "00" * 20
+    state = "ip xfrm state add src 127.0.0.1 dst 127.0.0.2 proto esp spi 0x100 mode transport aead rfc4106\\(gcm\\(aes\\)\\) %s 64"
+    try:
+        run(["unshare", "--net", "sh", "-c", state % key])
+    except LabError as exc:
+        return {"supported": False, "reason": str(exc).rsplit("): ", 1)[-1].replace("RTNETLINK answers: ", "")}
+    return {"supported": True, "reason": ""}
+
+
+def power(lab: str, state_dir: str, names: Sequence[str], wanted: str, mtu: int, timeout: float, check: bool) -> Dict[str, Any]:
+    """Switches machines ``on`` or ``off``, restarts them (``reboot``) or pulls their plug (``kill``)."""
+    paths = lab_paths(state_dir, lab)
+    record = load(paths)
+    entries = record.get("machines", {})
+    unknown = [name for name in names if name not in entries]
+    if unknown:
+        have = ", ".join(sorted(entries)) or "none"
+        raise LabError("lab '%s' has no machine '%s'; it has: %s" % (lab, "', '".join(unknown), have))
+    net = network(record["number"])
+    with contextlib.nullcontext() if check else locked(paths.lab, timeout, "lab '%s'" % lab):
+        state = {name: running(paths, name) for name in names}
+        if wanted == "on":
+            concerned = [name for name in names if not state[name].on]
+        elif wanted == "reboot":
+            concerned = list(names)
+        else:
+            concerned = [name for name in names if state[name].any]
+        if not check:
+            switch(paths, net, wanted, {name: recorded_machine(name, entries[name]) for name in concerned}, state, mtu, timeout)
+            if wanted in ("on", "reboot"):
+                wait_ready(paths, [(name, entries[name]["address"], entries[name]["docker"]) for name in names], timeout)
+    return {"changed": bool(concerned), "actions": ["%s: %s" % (name, wanted) for name in concerned]}
+
+
+def switch(
+    paths: Paths, net: Network, wanted: str, machines: Dict[str, Machine], state: Dict[str, Running], mtu: int, timeout: float
+) -> None:
+    """Does what `power` decided; several machines go down at the same time."""
+    if wanted == "reboot":
+        for name in machines:
+            found = state[name].leader
+            if found is not None:
+                kill([found], signal.SIGRTMIN + 5)  # systemd: reboot.target
+        for name in machines:
+            old = state[name].leader
+            if old is not None and not wait_until(lambda n=name, o=old: running(paths, n).leader not in (o, None), timeout, 0.1):  # type: ignore[misc]
+                raise LabError("machine '%s' did not reboot in %d s: %s" % (name, timeout, console_tail(paths, name)))
+        machines = {name: machine for name, machine in machines.items() if state[name].leader is None}
+    if wanted == "off":
+        for name in machines:
+            found = state[name].leader
+            if found is not None:
+                kill([found], signal.SIGRTMIN + 4)
+        for name, machine in machines.items():
+            wait_until(lambda n=name: not running(paths, n).any, timeout, 0.1)  # type: ignore[misc]
+            power_off_hard(paths, name, net, machine.last_byte)
+    elif wanted == "kill":
+        for name, machine in machines.items():
+            power_off_hard(paths, name, net, machine.last_byte, cut=True)
+    else:
+        for name, machine in machines.items():
+            power_off_hard(paths, name, net, machine.last_byte)
+            start(paths, machine, net, mtu)
