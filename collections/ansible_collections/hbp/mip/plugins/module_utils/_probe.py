@@ -1,0 +1,335 @@
+# Copyright: (c) 2026, The hbp.mip authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reachability between containers: a listener that lives a short time, and the sender that measures it.
+
+One connection carries requests one after the other. A request is a line of JSON, `{"nonce", "op", "size"}`:
+`echo` is followed by `size` bytes, which come back; `store` by `size` bytes and their SHA-256 in hexadecimal, and is
+answered by a line of JSON `{"ok", "bytes", "sha256", "error"}` after the listener compared the two. A request that the
+listener does not accept is answered by such a line and the end of the connection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import statistics
+import threading
+import time
+from typing import Any, Callable
+
+from ansible_collections.hbp.mip.plugins.module_utils import _netlink
+
+LONGEST_LINE = 1024
+LARGEST_ECHO = 4096
+LARGEST_STORE = 1 << 30
+ROUNDS = 5
+CHUNK = 1 << 16
+
+_LARGEST_CROWD = 64
+_STALL_SECONDS = 15.0
+
+
+class ProbeError(Exception):
+    """The other side did not do what the protocol says; the message is for an operator."""
+
+
+class Stream:
+    """Lines and exact numbers of bytes from a socket."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self._buffer = b""
+
+    def line(self) -> bytes:
+        """The next line without its end; empty at the end of the connection. Raises ProbeError when it is too long."""
+        while b"\n" not in self._buffer:
+            if len(self._buffer) > LONGEST_LINE:
+                raise ProbeError("a line of more than %d bytes" % LONGEST_LINE)
+            data = self.connection.recv(CHUNK)
+            if not data:
+                if self._buffer:
+                    raise ProbeError("the connection ended in the middle of a line")
+                return b""
+            self._buffer += data
+        line, _end, self._buffer = self._buffer.partition(b"\n")
+        return line
+
+    def take(self, size: int, sink: Callable[[bytes], object]) -> int:
+        """Give the next `size` bytes to `sink` in pieces; returns how many there were before the connection ended."""
+        taken = 0
+        while taken < size:
+            if not self._buffer:
+                self._buffer = self.connection.recv(min(CHUNK, size - taken))
+                if not self._buffer:
+                    break
+            piece, self._buffer = self._buffer[: size - taken], self._buffer[size - taken :]
+            sink(piece)
+            taken += len(piece)
+        return taken
+
+
+def _answer(connection: socket.socket, **fields: Any) -> None:
+    connection.sendall(json.dumps(fields).encode("ascii") + b"\n")
+
+
+def parse_request(line: bytes, nonce: str) -> tuple[str, int]:
+    """The operation and size that a request line asks for. Raises ProbeError."""
+    try:
+        request = json.loads(line.decode("ascii"))
+        given, operation, size = request["nonce"], request["op"], request["size"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ProbeError("not a request of this probe") from error
+    if not isinstance(given, str) or not hmac.compare_digest(given.encode("utf-8"), nonce.encode("utf-8")):
+        raise ProbeError("wrong nonce: this listener belongs to another run")
+    limit = {"echo": LARGEST_ECHO, "store": LARGEST_STORE}.get(operation, -1) if isinstance(operation, str) else -1
+    if limit < 0:
+        raise ProbeError("unknown operation")
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 < size <= limit:
+        raise ProbeError("size must be from 1 to %d" % limit)
+    return operation, size
+
+
+def converse(connection: socket.socket, nonce: str) -> None:
+    """The listener's side of one connection, until it ends."""
+    stream = Stream(connection)
+    try:
+        while True:
+            line = stream.line()
+            if not line:
+                return
+            operation, size = parse_request(line, nonce)
+            if operation == "echo":
+                pieces: list[bytes] = []
+                if stream.take(size, pieces.append) < size:
+                    raise ProbeError("the connection ended in the middle of a message")
+                connection.sendall(b"".join(pieces))
+                continue
+            digest = hashlib.sha256()
+            taken = stream.take(size, digest.update)
+            told: list[bytes] = []
+            if taken < size or stream.take(64, told.append) < 64:
+                raise ProbeError("only %d of %d bytes arrived" % (taken, size))
+            same = hmac.compare_digest(b"".join(told), digest.hexdigest().encode("ascii"))
+            error = "" if same else "the bytes that arrived have another SHA-256 than those that were sent"
+            _answer(connection, ok=same, bytes=taken, sha256=digest.hexdigest(), error=error)
+    except ProbeError as error:
+        with contextlib.suppress(OSError):
+            _answer(connection, ok=False, bytes=0, sha256="", error=str(error))
+            # Closing with unread bytes would reset the connection and destroy the answer on its way.
+            connection.shutdown(socket.SHUT_WR)
+            _drain(connection)
+    except OSError:
+        return  # a sender that went away or fell silent
+    finally:
+        connection.close()
+
+
+def _drain(connection: socket.socket) -> None:
+    deadline = time.monotonic() + 1
+    connection.settimeout(0.2)
+    while time.monotonic() < deadline and connection.recv(CHUNK):
+        pass
+
+
+def serve(listener: socket.socket, nonce: str, lifetime: float) -> None:
+    """Answer connections until `lifetime` seconds are over."""
+    deadline = time.monotonic() + lifetime
+    crowd = threading.BoundedSemaphore(_LARGEST_CROWD)
+
+    def answer(connection: socket.socket) -> None:
+        try:
+            connection.settimeout(_STALL_SECONDS)
+            converse(connection, nonce)
+        finally:
+            crowd.release()
+
+    while True:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return
+        if not select.select([listener], [], [], left)[0]:
+            return
+        try:
+            connection, _peer = listener.accept()
+        except OSError:
+            continue
+        if not crowd.acquire(blocking=False):
+            connection.close()
+            continue
+        threading.Thread(target=answer, args=(connection,), daemon=True).start()
+
+
+def listen_detached(pid: int, address: str, port: int, nonce: str, lifetime: int) -> dict[str, Any]:
+    """Start a listener in the network namespace of process `pid`, as a process of its own.
+
+    It listens on `address` only and ends after `lifetime` seconds, whatever happens. Returns {"port", "pid"} or {"error"}.
+    """
+
+    def start() -> dict[str, Any]:
+        _netlink.enter_network_of(pid)
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listener.bind((address, port))
+        listener.listen(_LARGEST_CROWD)
+        os.setsid()
+        child = os.fork()
+        if child == 0:
+            try:
+                _detach(listener.fileno())
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                signal.alarm(lifetime + 5)
+                serve(listener, nonce, lifetime)
+            finally:
+                os._exit(0)
+        return {"port": listener.getsockname()[1], "pid": child}
+
+    return _netlink.in_child(start, 10)
+
+
+def _detach(keep: int) -> None:
+    """Let go of everything that came with the caller: whoever reads its output would wait for this process otherwise."""
+    os.chdir("/")
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1, 2):
+        os.dup2(null, number)
+    highest = min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], 1 << 16)
+    os.closerange(3, keep)
+    os.closerange(keep + 1, highest if highest > keep else 1 << 16)
+
+
+def _request(nonce: str, operation: str, size: int) -> bytes:
+    return json.dumps({"nonce": nonce, "op": operation, "size": size}).encode("ascii") + b"\n"
+
+
+def _connect(target: dict[str, Any], timeout: float) -> socket.socket:
+    try:
+        connection = socket.create_connection((target["address"], target["port"]), timeout=timeout)
+    except socket.timeout as error:
+        raise ProbeError(
+            "no answer within %g seconds; containers on different hosts cannot reach each other, often because a firewall "
+            "drops UDP 4789 or, on an encrypted overlay, IP protocol 50 (ESP)" % timeout
+        ) from error
+    except ConnectionRefusedError as error:
+        raise ProbeError("connection refused; the listener there is gone, run the verification again") from error
+    except OSError as error:
+        raise ProbeError("cannot connect: %s" % (error.strerror or error)) from error
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+def small_round_trip(target: dict[str, Any], timeout: float) -> float:
+    """Median of a few round trips of 64 bytes, in milliseconds. Raises ProbeError."""
+    with _connect(target, timeout) as connection:
+        stream = Stream(connection)
+        times = []
+        for _round in range(ROUNDS):
+            message = os.urandom(64)
+            started = time.perf_counter()
+            echoed: list[bytes] = []
+            try:
+                connection.sendall(_request(target["nonce"], "echo", len(message)) + message)
+                taken = stream.take(len(message), echoed.append)
+            except socket.timeout as error:
+                raise ProbeError("connected, but no answer within %g seconds" % timeout) from error
+            except OSError as error:
+                raise ProbeError("the connection broke: %s" % (error.strerror or error)) from error
+            answer = b"".join(echoed)
+            if taken < len(message) or answer != message:
+                raise ProbeError(_refusal(answer))
+            times.append((time.perf_counter() - started) * 1000)
+        return round(statistics.median(times), 3)
+
+
+def _refusal(answer: bytes) -> str:
+    """What the listener meant by something that is not the echo."""
+    try:
+        return "the listener refused: %s" % json.loads(answer.decode("ascii"))["error"]
+    except (ValueError, KeyError, TypeError):
+        if answer.startswith(b"{"):
+            found = answer.partition(b'"error": "')[2].partition(b'"')[0].decode("ascii", "replace")
+            return "the listener refused%s" % (": " + found if found else "")
+        return "the answer was not what was sent" if answer else "the listener closed the connection"
+
+
+def large_transfer(target: dict[str, Any], size: int, timeout: float) -> tuple[int, float]:
+    """Send `size` bytes and have them verified. Returns the bytes and MB/s (10^6 bytes). Raises ProbeError."""
+    block = os.urandom(CHUNK)
+    digest = hashlib.sha256()
+    sent = 0
+    deadline = time.monotonic() + timeout
+    with _connect(target, min(timeout, 10.0)) as connection:
+        connection.settimeout(min(timeout, _STALL_SECONDS))
+        started = time.perf_counter()
+        try:
+            connection.sendall(_request(target["nonce"], "store", size))
+            while sent < size:
+                if time.monotonic() > deadline:
+                    raise ProbeError("only %d of %d bytes were sent within %g seconds" % (sent, size, timeout))
+                # the counter makes the pieces differ, so that a lost or doubled one is noticed
+                piece = (sent.to_bytes(8, "big") + block)[: min(CHUNK, size - sent)]
+                connection.sendall(piece)
+                digest.update(piece)
+                sent += len(piece)
+            connection.sendall(digest.hexdigest().encode("ascii"))
+            line = Stream(connection).line()
+        except socket.timeout as error:
+            raise ProbeError(
+                "stalled after %d of %d bytes, while small messages pass: the overlay's MTU is too large for this path, "
+                "lower mip_overlay.mtu" % (sent, size)
+            ) from error
+        except OSError as error:
+            raise ProbeError(_broken(connection, sent, size, error)) from error
+        seconds = max(time.perf_counter() - started, 1e-6)
+    try:
+        answer = json.loads(line.decode("ascii"))
+        ok, digest_there = answer["ok"], answer["sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ProbeError("the listener's answer cannot be read") from error
+    if not ok:
+        raise ProbeError("the listener refused: %s" % answer.get("error"))
+    if digest_there != digest.hexdigest():
+        raise ProbeError("the listener received other bytes than were sent (SHA-256 differs)")
+    return sent, round(size / seconds / 1e6, 2)
+
+
+def _broken(connection: socket.socket, sent: int, size: int, error: OSError) -> str:
+    """Why a transfer broke: the listener's own words when they arrived before the end."""
+    with contextlib.suppress(OSError, ProbeError, ValueError, KeyError, TypeError):
+        return "the listener refused: %s" % json.loads(Stream(connection).line().decode("ascii"))["error"]
+    return "the connection broke after %d of %d bytes: %s" % (sent, size, error.strerror or error)
+
+
+def measure(targets: list[dict[str, Any]], large_bytes: int, timeout: float, large_timeout: float) -> list[dict[str, Any]]:
+    """Small round trips to all targets at once, then a large transfer to one after the other."""
+    results = [{"node": target["node"], "small_ms": None, "bytes": 0, "mb_per_s": None, "ok": False, "error": ""} for target in targets]
+
+    def small(index: int) -> None:
+        try:
+            results[index]["small_ms"] = small_round_trip(targets[index], timeout)
+        except Exception as error:
+            results[index]["error"] = str(error) or type(error).__name__
+
+    threads = [threading.Thread(target=small, args=(index,)) for index in range(len(targets))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for index, target in enumerate(targets):
+        result = results[index]
+        if result["error"]:
+            continue
+        try:
+            if large_bytes:
+                result["bytes"], result["mb_per_s"] = large_transfer(target, large_bytes, large_timeout)
+            result["ok"] = True
+        except Exception as error:
+            result["error"] = str(error) or type(error).__name__
+    return results
