@@ -169,7 +169,7 @@ def account(name: str) -> dict[str, Any]:
         "home": entry.pw_dir,
         "shell": entry.pw_shell,
         "groups": groups,
-        "keys": authorized_keys(entry.pw_dir),
+        "public_keys": authorized_keys(entry.pw_dir),
         "sudoers_sha256": file_sha256("/etc/sudoers.d/" + name),
     }
 

@@ -228,7 +228,7 @@ facts:
     account:
       description: >-
         Keys C(name), C(exists) and, when it does, C(uid), C(gid), C(home), C(shell), C(groups),
-        C(keys) (the public keys that may log in, base64) and C(sudoers_sha256) (hash of its file below C(/etc/sudoers.d)).
+        C(public_keys) (those that may log in, base64) and C(sudoers_sha256) (hash of its file below C(/etc/sudoers.d)).
       type: dict
     data:
       description: Keys C(path), C(state) (folder, missing, link, other), C(owner), C(group) and C(mode).
