@@ -38,9 +38,9 @@ options:
     type: path
     required: true
   address:
-    description: Address to listen on. The host must have it already.
+    description: Address to listen on. The host must have it already. Required with O(state=present).
     type: str
-    required: true
+    default: ""
   port:
     description: Port to listen on.
     type: int
@@ -60,13 +60,12 @@ EXAMPLES = r"""
 - name: Stop it
   hbp.mip.lab_registry:
     path: /var/lib/mip-lab/lab/registry
-    address: 10.77.1.1
     state: absent
 """
 
 RETURN = r"""
 endpoint:
-  description: Where images are pushed and pulled, C(address:port).
+  description: Where images are pushed and pulled, C(address:port). Empty if no address was given.
   returned: always
   type: str
 pid:
@@ -90,13 +89,15 @@ def main() -> None:
         argument_spec={
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "path": {"type": "path", "required": True},
-            "address": {"type": "str", "required": True},
+            "address": {"type": "str", "default": ""},
             "port": {"type": "int", "default": 5000},
             "timeout": {"type": "int", "default": 20},
         },
         supports_check_mode=True,
     )
     params = module.params
+    if params["state"] == "present" and not params["address"]:
+        module.fail_json(msg="registry: no address to listen on. Set 'address' to this host's address on the lab's bridge", log="")
     registry = Registry(params["path"], params["address"], params["port"])
     try:
         if params["state"] == "present":
@@ -108,7 +109,13 @@ def main() -> None:
         module.fail_json(msg=str(error), log=registry.log_path)
     except OSError as error:
         module.fail_json(msg=f"registry in {registry.folder}: {error}", log=registry.log_path)
-    module.exit_json(changed=changed, msg=f"registry {what}", endpoint=registry.endpoint, pid=registry.pid() or 0, log=registry.log_path)
+    module.exit_json(
+        changed=changed,
+        msg=f"registry {what}",
+        endpoint=registry.endpoint if params["address"] else "",
+        pid=registry.pid() or 0,
+        log=registry.log_path,
+    )
 
 
 if __name__ == "__main__":
