@@ -95,4 +95,134 @@ def check(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
     return report
 
 
-REPORTS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Report]] = {"check": check}
+def _members(federation: Mapping[str, Any]) -> list[str]:
+    """Return the names of the nodes that are in the swarm, the master first."""
+    return [node["name"] for node in federation["nodes"] if node["kind"] != "ui"]
+
+
+def status(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
+    """Judge the swarm and the services as the manager sees them.
+
+    :arg data: ``nodes``, by node name, with ``swarm``, the result of swarm_info; a node that did not answer has none.
+    :returns: ``swarm`` (the manager's view), ``services``, ``nodes`` with what each says of itself, ``unreachable``, ``problems``.
+    """
+    nodes: Mapping[str, Mapping[str, Any]] = data["nodes"]
+    members = _members(federation)
+    master = members[0]
+    view = nodes.get(master, {}).get("swarm")
+    unreachable = [name for name in members if "swarm" not in nodes.get(name, {})]
+    problems = [
+        problem(name, "unreachable", "does not answer over SSH", f"Is it up? Try `mipfed -f {federation['name']} check -l {name}`")
+        for name in unreachable
+    ]
+    report: Report = {"swarm": view or {}, "services": [], "nodes": [], "unreachable": unreachable, "problems": problems}
+    if not view:
+        return report
+    deploy = f"Run `mipfed -f {federation['name']} deploy`"
+    if view["local_state"] != "manager":
+        problems.append(problem(master, f"swarm-{view['local_state']}", f"is no working manager: {view['local_state']}", deploy))
+    problems += [problem(master, entry["code"], entry["message"], entry.get("fix", "")) for entry in view["problems"]]
+    by_name = {node["name"]: node for node in view["nodes"] if node.get("name")}
+    for name in members:
+        seen = by_name.get(name)
+        own = nodes.get(name, {}).get("swarm", {})
+        report["nodes"].append(
+            {
+                "name": name,
+                "swarm": own.get("local_state", "unreachable"),
+                "status": seen["status"] if seen else "absent",
+                "availability": seen["availability"] if seen else "",
+                "address": seen["address"] if seen else "",
+                "engine_version": seen["engine_version"] if seen else own.get("engine_version", ""),
+                "certificate_expires": own.get("certificate_expires", ""),
+            }
+        )
+        if view["local_state"] == "manager" and not seen:
+            problems.append(problem(name, "not-a-member", "is not a member of the swarm, or has no label", deploy))
+    report["services"] = view["services"]
+    running = {service["name"] for service in view["services"]}
+    wanted = [(f"{master}_exareme-keystore", master), (f"{master}_exareme-master", master)]
+    wanted += [(f"{name}_exareme", name) for name in members[1:]]
+    if view["local_state"] == "manager":
+        problems += [
+            problem(node, "service-absent", f"the service {name} does not exist", deploy) for name, node in wanted if name not in running
+        ]
+    return report
+
+
+def _pairs(members: list[str], nodes: Mapping[str, Mapping[str, Any]], problems: list[Problem]) -> list[dict[str, Any]]:
+    """Return one result for each ordered pair; what could not be measured is a failed pair."""
+    measured = {(pair["from"], pair["to"]): pair for name in members for pair in nodes.get(name, {}).get("sent", {}).get("pairs", ())}
+    pairs = []
+    for sender in members:
+        for receiver in members:
+            if sender == receiver:
+                continue
+            pair = measured.get((sender, receiver))
+            if pair is None:
+                reason = "does not answer over SSH"
+                for name in (sender, receiver):
+                    error = nodes.get(name, {}).get("listener", {}).get("error") or nodes.get(name, {}).get("sent", {}).get("error")
+                    if error or name not in nodes or not nodes[name]:
+                        reason = f"{name}: {error or reason}"
+                        break
+                else:
+                    reason = "was not measured"
+                pair = {"from": sender, "to": receiver, "ok": False, "small_ms": 0.0, "bytes": 0, "mb_per_s": 0.0, "error": reason}
+            pairs.append(pair)
+            if not pair["ok"]:
+                problems.append(
+                    problem(
+                        sender,
+                        "overlay",
+                        f"its engine's container does not reach that of {receiver}: {pair['error']}",
+                        f"Allow IP protocol 50 (ESP), UDP 4789 and TCP and UDP 7946 from {sender} to {receiver} in every firewall between them",
+                    )
+                )
+    return pairs
+
+
+def verify(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
+    """Judge whether a deployed federation works.
+
+    :arg data: ``nodes``, by node name, with ``listener``, ``sent`` (overlay_probe) and ``held`` (dataset_info), and on the master
+        ``health``, ``datasets``, ``variables`` and ``statistics`` (exareme_query).
+    :returns: ``pairs``, ``engine``, ``held``, ``ok``, ``problems``.
+    """
+    nodes: Mapping[str, Mapping[str, Any]] = data["nodes"]
+    members = _members(federation)
+    master = members[0]
+    problems: list[Problem] = []
+    pairs = _pairs(members, nodes, problems)
+    for name in members:
+        problems += [
+            problem(name, entry["code"], f"{entry.get('pathology', '')}: {entry['message']}".lstrip(": "), entry.get("fix", ""))
+            for entry in nodes.get(name, {}).get("held", {}).get("problems", ())
+        ]
+    answers = nodes.get(master, {})
+    engine: dict[str, Any] = {}
+    for part in ("health", "datasets", "variables", "statistics"):
+        answer = answers.get(part)
+        if answer is None:
+            engine[part] = {"ok": False, "asked": False}
+            continue
+        engine[part] = {
+            "ok": answer["ok"],
+            "asked": True,
+            "code": answer["code"],
+            "seconds": answer.get("seconds", 0.0),
+            "data": answer.get("data"),
+        }
+        problems += [problem(master, entry["code"], entry["message"], entry.get("fix", "")) for entry in answer["problems"]]
+    engine["health"].update(expected=sorted(members), found=sorted(answers.get("health", {}).get("nodes") or ()))
+    engine["datasets"]["found"] = answers.get("datasets", {}).get("datasets") or {}
+    if not engine["health"]["asked"]:
+        problems.append(problem(master, "engine-not-asked", "the engine could not be asked", f"mipfed -f {federation['name']} status"))
+    elif not engine["statistics"]["asked"]:
+        fix = "Put data on the workers and compile them, then run verify again"
+        problems.append(problem(master, "no-statistic", "no statistic was asked for: no node holds a dataset of 10 rows or more", fix))
+    held = {name: nodes.get(name, {}).get("held", {}).get("codes", {}) for name in members}
+    return {"pairs": pairs, "engine": engine, "held": held, "ok": not problems, "problems": problems}
+
+
+REPORTS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Report]] = {"check": check, "status": status, "verify": verify}
