@@ -198,8 +198,8 @@ class Inventory:
                     "compile the pathology's CSV files on this node",
                 )
                 return "foreign", {}
-            query = "SELECT dataset, count(*) FROM DATA GROUP BY dataset LIMIT %d" % (MOST_DATASETS + 1)
-            rows = connection.execute(query).fetchall()
+            query = "SELECT dataset, count(*) FROM DATA GROUP BY dataset LIMIT ?"
+            rows = connection.execute(query, (MOST_DATASETS + 1,)).fetchall()
         finally:
             connection.close()
         return self._tell(name, path, rows)

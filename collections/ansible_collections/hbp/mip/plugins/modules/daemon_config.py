@@ -111,6 +111,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.hbp.mip.plugins.module_utils import _daemon, _docker_http
 
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _VALIDATION_SECONDS = 30
 _INFO_SECONDS = 5.0
 
@@ -125,9 +126,11 @@ def _read(path: str) -> str:
         raise _daemon.ConfigError("%s cannot be read: %s" % (path, error)) from error
 
 
-def _validate(executable: str, text: str, folder: str) -> bool:
-    """Let the engine look at the configuration. False when it cannot do that; raises ConfigError when it refuses."""
+def _refusal(executable: str, text: str, folder: str) -> str | None:
+    """What the engine says against a configuration, empty when nothing; None when it cannot look at one."""
     handle, path = tempfile.mkstemp(prefix="daemon-", suffix=".json", dir=folder)
+    # dockerd looks for docker-proxy on PATH, and a non-interactive login often has no sbin there
+    search = os.pathsep.join([os.path.dirname(executable), _PATH])
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
             stream.write(text)
@@ -138,18 +141,29 @@ def _validate(executable: str, text: str, folder: str) -> bool:
             errors="replace",
             timeout=_VALIDATION_SECONDS,
             check=False,
+            env={"PATH": search, "LC_ALL": "C"},
         )
     except (OSError, subprocess.SubprocessError):
-        return False
+        return None
     finally:
         os.unlink(path)
     output = (done.stderr or done.stdout).strip()
     if done.returncode == 0:
-        return True
+        return ""
     if "unknown flag: --validate" in output:
+        return None
+    return (output.splitlines() or ["no reason given"])[-1].replace(path, "the new file")
+
+
+def _validate(executable: str, before: str, after: str, folder: str) -> bool:
+    """Let the engine look at the new configuration. False when it cannot do that; raises ConfigError when it refuses."""
+    refusal = _refusal(executable, after, folder)
+    if not refusal:
+        return refusal is not None
+    # Flags of the service are unknown here; what it also says against the present file is not due to the new one.
+    if _refusal(executable, before or "{}", folder) == refusal:
         return False
-    reason = (output.splitlines() or ["no reason given"])[-1].replace(path, "the new file")
-    raise _daemon.ConfigError("the engine refuses the new configuration: %s. Nothing was changed" % reason)
+    raise _daemon.ConfigError("the engine refuses the new configuration: %s. Nothing was changed" % refusal)
 
 
 def _write(path: str, text: str, before: str) -> str:
@@ -216,9 +230,9 @@ def main() -> None:
                 "the engine on this host is started with %s, and does not start when %s sets the same. Nothing was changed. "
                 "Remove the flag from the service: sudo systemctl edit --full docker.service" % (", ".join(conflicts), path)
             )
-        executable = module.params["executable"] or shutil.which("dockerd", path="/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/bin")
+        executable = module.params["executable"] or shutil.which("dockerd", path=_PATH)
         after = _daemon.render(merged)
-        validated = bool(keys and executable and _validate(executable, after, module.tmpdir))
+        validated = bool(keys and executable and _validate(executable, text, after, module.tmpdir))
         pending = _pending(path, present, pid) if pid else []
         restart = sorted(_daemon.needs_restart(sorted({*keys, *pending})))
         result: dict[str, Any] = {
