@@ -151,7 +151,6 @@ def _plan(session: Session, *, detailed_exitcode: bool) -> Outcome:
         check=True,
         diff=True,
         with_controllers=True,
-        variables={"master_holder": session.holder()},
     )
     assert outcome.done
     collector = outcome.done.collector
@@ -199,7 +198,6 @@ def deploy(session: Session) -> Outcome:
         prepared,
         diff=session.options.diff,
         with_controllers=True,
-        variables={"master_holder": session.holder()},
     )
     assert outcome.done
     collector = outcome.done.collector
@@ -246,8 +244,8 @@ def trust(
 ) -> Outcome:
     """Pin the SSH host keys of the nodes.
 
-    Shows the fingerprints and asks. A fingerprint given in the inventory (mip_host_key) is compared instead of asked. With -y keys that nothing vouches for are
-    accepted as shown; a key that changed never is, but with --replace.
+    Shows the fingerprints and asks. A fingerprint given in the inventory (mip_host_key) is compared instead. With -y keys that
+    nothing vouches for are accepted as shown; a key that changed never is, but with --replace.
     """
     from mipfed import inventory as inventories
     from mipfed import render
@@ -350,16 +348,19 @@ def _lock(session: Session, *, release: bool) -> Outcome:
             f"This takes the lock of {session.source.name} away from whoever holds it. Only do so when no deploy is running.",
             "Release the lock?",
         )
-    variables = {"mipfed_lock_state": "released" if release else "info", "master_holder": session.holder()}
     playbook = str(Path(__file__).parent / "playbooks" / "lock.yml")
-    outcome = session.play(playbook, prepared, variables=variables)
-    data = outcome.done.collector.reports.get("lock") if outcome.done else None
-    outcome.result = data
-    if data is not None:
-        from mipfed.render import cell_text
+    outcome = session.play(playbook, prepared, variables={"mipfed_lock_state": "released" if release else "info"})
+    lock = outcome.done.collector.lock if outcome.done else None
+    outcome.result = lock
+    if lock is not None:
+        state = "Nobody holds the lock."
+        if lock.get("notice"):
+            state = str(lock["notice"])
+        elif lock.get("held") or lock.get("expired"):
+            from mipfed.render import cell_text
 
-        lock = data.get("lock") or {}
-        state = "Released." if release else "Nobody holds the lock." if not lock else f"Held: {cell_text(lock)}"
+            over = "; its lease is over" if lock.get("expired") else ""
+            state = f"Held since {lock.get('since')}, until {lock.get('expires')} at the latest{over}: {cell_text(lock.get('holder'))}"
         outcome.text = lambda out: out.print(state, markup=False)
     return outcome
 

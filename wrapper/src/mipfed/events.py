@@ -25,6 +25,8 @@ COUNTS = ("ok", "changed", "failed", "unreachable", "skipped", "ignored", "rescu
 _STATS = {"ok": "ok", "changed": "changed", "failures": "failed", "dark": "unreachable", "skipped": "skipped"}
 _STATS |= {"ignored": "ignored", "rescued": "rescued"}
 
+_LOCK = ("held", "mine", "holder", "nonce", "since", "expires", "expired", "rebooted", "notice")
+
 
 @dataclass
 class Host:
@@ -154,6 +156,8 @@ class Collector:
         self.failures: list[Failure] = []
         self.changes: list[Change] = []
         self.reports: dict[str, Any] = {}
+        #: The last answer of hbp.mip.federation_lock, without Ansible's own keys.
+        self.lock: dict[str, Any] | None = None
         self.durations: dict[str, float] = {}
         self.warnings: list[str] = []
         self.errors: list[str] = []
@@ -256,6 +260,8 @@ class Collector:
         if isinstance(report, Mapping):
             self.reports[str(report.get("verb") or "")] = report.get("data")
             yield Step("report", host=host.name, task=host.task, report=report)
+        if str(data.get("resolved_action") or data.get("task_action")) == "hbp.mip.federation_lock" and "held" in res:
+            self.lock = {name: res[name] for name in _LOCK if name in res}
         if status == "ok":
             if res.get("changed"):
                 status = "changed"

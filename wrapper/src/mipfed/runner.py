@@ -57,6 +57,8 @@ class Job:
     verbosity: int = 0
     variables: Mapping[str, Any] = field(default_factory=dict)
     vault_password: str | None = None
+    #: The command line as others see it in the federation's lock.
+    command: str = ""
 
 
 @dataclass
@@ -113,8 +115,7 @@ def settings(job: Job) -> dict[str, str]:
         "ANSIBLE_DISPLAY_ARGS_TO_STDOUT": "False",
         "ANSIBLE_NOCOLOR": "True",
         "MAX_EVENT_RES": str(64 * 1024 * 1024),
-        "MIPFED_PID": str(os.getpid()),
-        "MIPFED_VERB": job.verb,
+        "MIPFED_COMMAND": job.command or f"mipfed {job.verb}",
         "PATH": paths.search_path(),
     }
     return {key: os.environ.get(key, value) for key, value in wanted.items()} | forced

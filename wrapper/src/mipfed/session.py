@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -210,6 +209,7 @@ class Session:
             verbosity=max(0, self.options.verbose - 1),
             variables=variables or {},
             vault_password=prepared.vault_password,
+            command=self.again(),
         )
         return self.execute(job, self.tips(prepared), self.call("check -l {host}"))
 
@@ -245,17 +245,3 @@ class Session:
     def again(self) -> str:
         """Return the command line of this invocation, for the user to repeat."""
         return self.call(self.command) if self.name else f"mipfed {self.command}"
-
-    def holder(self) -> dict[str, Any]:
-        """Return who takes the federation's lock: the keys that hbp.mip.federation_lock reads."""
-        import getpass
-        import socket
-
-        start = Path("/proc/self/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[19]
-        return {
-            "user": getpass.getuser(),
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "pid_start": int(start),
-            "command": self.call(self.command),
-        }
