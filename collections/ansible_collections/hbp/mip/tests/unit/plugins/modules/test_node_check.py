@@ -1,0 +1,545 @@
+# Copyright: (c) 2026, The hbp.mip authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import copy
+import errno
+import json
+import os
+import shutil
+import socket
+import socketserver
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.hbp.mip.plugins.module_utils import _docker_http, _gates, _host, _netlink
+from ansible_collections.hbp.mip.tests.unit.plugins.modules.module_process import run_module
+
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+
+def codes(entries: list[dict[str, str]]) -> list[str]:
+    return [entry["code"] for entry in entries]
+
+
+# --- the module on this machine
+
+
+def test_answers_fast_and_completely() -> None:
+    result = run_module(
+        "node_check", {"kinds": ["worker"], "account": "root", "data_dir": "/no/such/folder", "reference_time": time.time()}
+    )
+    facts = result["facts"]
+    assert result["changed"] is False and result["seconds"] < 0.5
+    assert facts["hostname"] == socket.gethostname() and facts["arch"] == os.uname().machine
+    assert facts["machine_id"] == Path("/etc/machine-id").read_text().strip()
+    assert "127.0.0.1" in facts["addresses"]
+    assert facts["account"]["exists"] and facts["account"]["uid"] == 0 and facts["account"]["home"] == "/root"
+    assert facts["data"]["state"] == "missing" and "data-folder-missing" in codes(result["warnings_found"])
+    assert abs(facts["time_offset_s"]) < 5 and "clock-skew" not in codes(result["problems"])
+    for entry in result["problems"] + result["warnings_found"]:
+        assert set(entry) == {"code", "message", "fix"} and all(entry.values())
+
+
+def test_same_answer_in_check_mode() -> None:
+    arguments = {"kinds": ["master"], "expected_hostname": "other"}
+    plain, checked = run_module("node_check", arguments), run_module("node_check", arguments, check=True)
+    assert plain["problems"] == checked["problems"] and plain["warnings_found"] == checked["warnings_found"]
+    assert checked["changed"] is False
+
+
+def test_everything_wrong_is_listed_at_once() -> None:
+    routes = _netlink.addresses_and_routes()[1]
+    taken = next((route.destination for route in routes if not route.destination.endswith("/0") and ":" not in route.destination), None)
+    result = run_module(
+        "node_check",
+        {
+            "kinds": ["worker"],
+            "address": "192.0.2.254",
+            "reference_time": time.time() - 3600,
+            "limits": {"disk_free_gb": 1e9, "memory_mb": 10**9, "inodes_free": 2 * 10**9},
+            "data_dir": "/proc/version",
+            "data_required": True,
+            **({"overlay_subnet": taken} if taken else {}),
+            "fail_on_problems": True,
+        },
+    )
+    assert result["failed"] and result["mip_error"] == "check"
+    wanted = {"address-not-local", "clock-skew", "disk-low", "memory-low", "data-folder-unusable"} | (
+        {"subnet-collision"} if taken else set()
+    )
+    assert wanted <= set(codes(result["problems"]))
+    for code in wanted:
+        assert f"- {code}: " in result["msg"]
+
+
+def test_a_pusher_is_asked_for_its_clock_only() -> None:
+    result = run_module("node_check", {"kinds": ["pusher"], "limits": {"memory_mb": 10**9}, "reference_time": time.time() - 3600})
+    assert set(codes(result["problems"])) - {"not-root"} == {"clock-skew"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"address": "10.0.0.300"}, "address: "),
+        ({"overlay_subnet": "10.20.30.1/24"}, "overlay_subnet: "),
+        ({"address_pools": ["10.0.0.0/8", "x"]}, "address_pools: "),
+    ],
+)
+def test_bad_options(arguments: dict[str, Any], words: str) -> None:
+    result = run_module("node_check", arguments)
+    assert result["failed"] and result["msg"].startswith(words)
+
+
+@root_only
+def test_kernel_is_tried_for_real() -> None:
+    """The verdict must be that of the kernel, however this machine's kernel was built."""
+    result = run_module("node_check", {"encrypted": True})
+    overlay = result["facts"]["kernel_overlay"]
+    assert overlay["esp"]["tested"] and overlay["vxlan"]["tested"]
+    expected = _ip_adds_association()
+    if expected is not None:
+        assert overlay["esp"]["ok"] is expected
+    assert ("kernel-no-esp" in codes(result["problems"])) is not overlay["esp"]["ok"]
+    if not overlay["esp"]["ok"]:
+        assert "the kernel answered E" in overlay["esp"]["reason"] and "CONFIG_" in overlay["esp"]["reason"]
+    plain = run_module("node_check", {"encrypted": False})
+    assert "esp" not in plain["facts"]["kernel_overlay"] and "kernel-no-esp" not in codes(plain["problems"])
+    assert not subprocess.run(["ip", "xfrm", "state"], capture_output=True, text=True, check=False).stdout
+
+
+def _ip_adds_association() -> bool | None:
+    if not shutil.which("ip") or not shutil.which("unshare"):
+        return None
+    command = "ip xfrm state add src 192.0.2.1 dst 192.0.2.2 proto esp spi 1 mode transport aead 'rfc4106(gcm(aes))' 0x%s 64" % ("00" * 20)
+    return subprocess.run(["unshare", "-n", "sh", "-c", command], capture_output=True, check=False).returncode == 0
+
+
+@root_only
+@pytest.mark.skipif(not shutil.which("setpriv"), reason="needs setpriv")
+def test_masked_capabilities_are_named() -> None:
+    without = ["setpriv", "--bounding-set=-net_admin,-sys_admin", "--inh-caps=-net_admin,-sys_admin"]
+    result = run_module("node_check", {}, prefix=without)
+    assert {"kernel-no-esp", "kernel-no-vxlan"} <= set(codes(result["problems"]))
+    problem = next(entry for entry in result["problems"] if entry["code"] == "kernel-no-esp")
+    assert "could not be tried" in problem["message"] and "CAP_NET_ADMIN and CAP_SYS_ADMIN masked" in problem["message"]
+    assert "CAP_NET_ADMIN" in problem["fix"] and "linux-image" not in problem["fix"]
+
+
+@root_only
+@pytest.mark.skipif(not shutil.which("setpriv"), reason="needs setpriv")
+def test_without_root() -> None:
+    result = run_module("node_check", {}, prefix=["setpriv", "--reuid=65534", "--clear-groups"])
+    assert codes(result["problems"])[0] == "not-root"
+    assert "without root" in next(entry for entry in result["problems"] if entry["code"] == "kernel-no-esp")["message"]
+
+
+# --- an engine that answers; the shapes are those of Docker 20.10 to 29
+
+
+class Engine:
+    """Answers on a Unix socket as an engine does."""
+
+    def __init__(self, path: Path, answers: dict[str, tuple[int, Any]]) -> None:
+        engine = self
+        self.answers = answers
+
+        class Handler(BaseHTTPRequestHandler):
+            def address_string(self) -> str:
+                return "unix"
+
+            def log_message(self, *_ignored: Any) -> None:
+                pass
+
+            def do_GET(self) -> None:
+                status, body = engine.answers.get(self.path.partition("?")[0], (404, {"message": "page not found"}))
+                if body is None:
+                    time.sleep(1)
+                    return
+                data = body if isinstance(body, bytes) else json.dumps(body).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+        self.server = socketserver.ThreadingUnixStreamServer(str(path), Handler)
+        self.server.daemon_threads = True
+        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+INFO = {
+    "ServerVersion": "28.5.1",
+    "Driver": "overlay2",
+    "CgroupVersion": "2",
+    "LoggingDriver": "json-file",
+    "LiveRestoreEnabled": False,
+    "RegistryConfig": {
+        "InsecureRegistryCIDRs": ["127.0.0.0/8"],
+        "IndexConfigs": {"10.77.1.1:5000": {"Secure": False}, "docker.io": {"Secure": True}},
+    },
+    "Swarm": {"NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": False, "Error": ""},
+}
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Any]:
+    engines = []
+
+    def start(swarm: dict[str, Any] | None = None, swarm_call: tuple[int, Any] = (200, {"ID": "c1"}), **info: Any) -> str:
+        path = tmp_path / "docker.sock"
+        answer = {**copy.deepcopy(INFO), "DockerRootDir": str(tmp_path / "root"), **info}
+        answer["Swarm"] = {**INFO["Swarm"], **(swarm or {})}  # type: ignore[dict-item]
+        engines.append(Engine(path, {"/info": (200, answer), "/swarm": swarm_call}))
+        return str(path)
+
+    yield start
+    for item in engines:
+        item.close()
+
+
+def check_engine(path: str, **arguments: Any) -> dict[str, Any]:
+    return run_module("node_check", {"docker_socket": path, "encrypted": False, **arguments})
+
+
+def test_running_engine(engine: Any) -> None:
+    facts = check_engine(engine())["facts"]
+    assert facts["docker"]["running"] and facts["docker"]["version"] == "28.5.1" and facts["docker"]["storage_driver"] == "overlay2"
+    assert facts["docker"]["insecure_registries"] == ["10.77.1.1:5000", "127.0.0.0/8"]
+    assert facts["swarm"]["state"] == "none"
+
+
+@pytest.mark.parametrize("version", ["19.03.15", "18.09.1-ce", "1.13.1"])
+def test_old_engine(engine: Any, version: str) -> None:
+    assert "docker-too-old" in codes(check_engine(engine(ServerVersion=version))["problems"])
+
+
+@pytest.mark.parametrize("version", ["20.10.24+dfsg1", "26.1.5+dfsg1", "29.8.2"])
+def test_engine_new_enough(engine: Any, version: str) -> None:
+    assert "docker-too-old" not in codes(check_engine(engine(ServerVersion=version))["problems"])
+
+
+@pytest.mark.parametrize("version, bad", [("29.1.3", True), ("25.0.13", True), ("25.0.19", False), ("29.8.2", False), ("28.5.1", False)])
+def test_engines_that_do_not_mix(engine: Any, version: str, bad: bool) -> None:
+    result = check_engine(engine(ServerVersion=version), encrypted=True)
+    assert ("docker-encrypted-mix" in codes(result["warnings_found"])) is bad
+
+
+def test_snap(engine: Any) -> None:
+    result = check_engine(engine(DockerRootDir="/var/snap/docker/common/var-lib-docker"))
+    assert "docker-snap" in codes(result["problems"]) and result["facts"]["docker"]["from"] == "snap"
+
+
+def test_live_restore(engine: Any) -> None:
+    assert "docker-live-restore" in codes(check_engine(engine(LiveRestoreEnabled=True))["problems"])
+
+
+@pytest.mark.parametrize("state", ["locked", "pending", "error"])
+def test_swarm_states_that_stop(engine: Any, state: str) -> None:
+    result = check_engine(engine({"LocalNodeState": state, "Error": "the engine's own words"}))
+    assert result["facts"]["swarm"]["state"] == state
+    problem = next(entry for entry in result["problems"] if entry["code"] == f"swarm-{state}")
+    assert "the engine's own words" in problem["message"]
+
+
+def test_manager_without_quorum(engine: Any) -> None:
+    swarm = {"LocalNodeState": "active", "ControlAvailable": True, "NodeID": "n1", "Cluster": {"ID": "c1"}}
+    words = "rpc error: code = Unknown desc = The swarm does not have a leader."
+    result = check_engine(engine(swarm, (503, {"message": words})))
+    assert result["facts"]["swarm"]["state"] == "no-quorum" and "swarm-no-quorum" in codes(result["problems"])
+    healthy = run_module("node_check", {"docker_socket": "/nonexistent", "encrypted": False})
+    assert "swarm-no-quorum" not in codes(healthy["problems"])
+
+
+def test_foreign_swarm_only_when_the_own_is_known(engine: Any) -> None:
+    swarm = {"LocalNodeState": "active", "ControlAvailable": True, "NodeID": "n1", "NodeAddr": "10.0.0.1", "Cluster": {"ID": "c1"}}
+    path = engine(swarm)
+    assert not [code for code in codes(check_engine(path)["problems"]) if code.startswith("swarm-")]
+    assert "swarm-foreign" in codes(check_engine(path, cluster_id="c2")["problems"])
+    assert "swarm-foreign" not in codes(check_engine(path, cluster_id="c1")["problems"])
+
+
+def test_moved_manager(engine: Any) -> None:
+    swarm = {"LocalNodeState": "active", "ControlAvailable": True, "NodeID": "n1", "NodeAddr": "10.0.0.1", "Cluster": {"ID": "c1"}}
+    assert "swarm-address" in codes(check_engine(engine(swarm), address="10.0.0.2")["problems"])
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl")
+def test_cluster_of_a_worker_comes_from_its_certificate(engine: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "root" / "swarm" / "certificates"
+    folder.mkdir(parents=True)
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1"),
+            *("-subj", "/O=cluster9/OU=swarm-worker/CN=node9", "-keyout", str(tmp_path / "key"), "-out", str(folder / "swarm-node.crt")),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    swarm = check_engine(engine({"LocalNodeState": "active"}), cluster_id="other")
+    assert swarm["facts"]["swarm"]["cluster_id"] == "cluster9" and swarm["facts"]["swarm"]["node_id"] == "node9"
+    assert swarm["facts"]["swarm"]["state"] == "worker" and "swarm-foreign" in codes(swarm["problems"])
+    (folder / "swarm-node.crt").write_text("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n")
+    assert _host.certificate_identity(str(folder / "swarm-node.crt")) == {}
+
+
+def test_engine_that_does_not_answer(tmp_path: Path) -> None:
+    path = tmp_path / "docker.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+        result = check_engine(str(path))
+    assert result["facts"]["docker"]["running"] is False and "Connection refused" in result["facts"]["docker"]["error"]
+
+
+def test_engine_errors(tmp_path: Path) -> None:
+    served = Engine(
+        tmp_path / "s",
+        {"/slow": (200, None), "/text": (500, b"oops"), "/list": (200, []), "/bad": (409, {"message": "no"}), "/bare": (500, {})},
+    )
+    try:
+        path = str(tmp_path / "s")
+        assert _docker_http.get("/list", path) == []
+        with pytest.raises(_docker_http.DockerError, match="within"):
+            _docker_http.get("/slow", path, timeout=0.2)
+        for call, status in (("/text", 500), ("/bad", 409), ("/bare", 500), ("/gone", 404)):
+            with pytest.raises(_docker_http.DockerError) as caught:
+                _docker_http.get(call, path)
+            assert caught.value.status == status
+    finally:
+        served.close()
+    with pytest.raises(_docker_http.DockerError, match="No such file"):
+        _docker_http.get("/info", str(tmp_path / "none"))
+
+
+# --- the rules
+
+
+def healthy() -> dict[str, Any]:
+    storage = {"measured_at": "/", "free_gb": 50.0, "free_inodes": 10**6, "read_only": False, "device": 1}
+    return {
+        "root": True,
+        "os": {"id": "debian", "version": "12", "codename": "bookworm", "pretty": "Debian GNU/Linux 12 (bookworm)"},
+        "arch": "x86_64",
+        "init": "systemd",
+        "container": "",
+        "kernel": "6.1.0",
+        "hostname": "wk1",
+        "machine_id": "m",
+        "memory_mb": 950,
+        "storage": {path: dict(storage, measured_at=path) for path in ("/", "/var/lib/docker", "/etc/docker", "/data/lab")},
+        "time_offset_s": 0.1,
+        "clock_synchronised": True,
+        "data": {"path": "/data/lab", "state": "folder"},
+        "network_error": "",
+        "addresses": ["127.0.0.1", "10.77.1.21"],
+        "interfaces": [{"address": "10.77.1.21", "prefix": 24, "interface": "eth0"}],
+        "routes": [
+            {"destination": "0.0.0.0/0", "interface": "eth0", "gateway": "10.77.1.1"},
+            {"destination": "10.77.1.0/24", "interface": "eth0", "gateway": ""},
+            {"destination": "::/0", "interface": "eth0", "gateway": "fe80::1"},
+        ],
+        "name_servers": ["10.77.1.1", "fe80::1%eth0", "odd"],
+        "listening": [22],
+        "vmxnet3": [],
+        "docker": {
+            "installed": True,
+            "from": "distro",
+            "version": "20.10.24",
+            "running": True,
+            "error": "",
+            "root_dir": "/var/lib/docker",
+            "live_restore": False,
+        },
+        "swarm": {"state": "none", "node_id": "", "node_addr": "", "cluster_id": "", "role": "", "error": ""},
+        "kernel_overlay": {"vxlan": {"ok": True, "reason": "", "tested": True}, "esp": {"ok": True, "reason": "", "tested": True}},
+    }
+
+
+WANTED = _gates.Wanted(
+    kinds=["worker"],
+    limits={"disk_free_gb": 5.0, "inodes_free": 50000, "memory_mb": 1024, "clock_skew_seconds": 5},
+    address="10.77.1.21",
+    encrypted=True,
+    docker_source="distro",
+    data_dir="/data/lab",
+    data_required=False,
+    overlay_subnet="10.20.30.0/24",
+    address_pools=["10.30.0.0/16"],
+    expected_hostname="wk1",
+    cluster_id="",
+)
+
+
+def judged(path: str = "", value: Any = None, **wanted: Any) -> tuple[list[str], list[str]]:
+    facts = healthy()
+    if path:
+        place: Any = facts
+        *parents, last = path.split(".")
+        for part in parents:
+            place = place[part]
+        place[last] = value
+    found = _gates.judge(facts, WANTED._replace(**wanted))
+    return codes(found.problems), codes(found.warnings)
+
+
+def test_healthy_host() -> None:
+    assert judged() == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "code"),
+    [
+        ("os", {"id": "ubuntu", "version": "18.04", "pretty": "Ubuntu 18.04", "codename": "bionic"}, "os-unsupported"),
+        ("os", {"id": "linuxmint", "version": "22.04", "pretty": "", "codename": ""}, "os-unsupported"),
+        ("arch", "armv7l", "arch-unsupported"),
+        ("init", "other", "init-unsupported"),
+        ("hostname", "wk1.hospital.example", "hostname-dotted"),
+        ("memory_mb", 900, "memory-low"),
+        ("time_offset_s", -5.2, "clock-skew"),
+        ("time_offset_s", 5.2, "clock-skew"),
+        ("addresses", ["127.0.0.1", "10.77.1.22"], "address-not-local"),
+        ("network_error", "refused", "network-unreadable"),
+        ("docker.from", "snap", "docker-snap"),
+        ("docker.version", "19.03.15", "docker-too-old"),
+        ("docker.running", False, "docker-stopped"),
+        ("docker.live_restore", True, "docker-live-restore"),
+        ("data.state", "other", "data-folder-unusable"),
+        ("kernel_overlay.vxlan", {"ok": False, "reason": "r", "tested": True}, "kernel-no-vxlan"),
+        ("kernel_overlay.esp", {"ok": False, "reason": "r", "tested": True}, "kernel-no-esp"),
+        ("listening", [22, 7946], "port-taken"),
+        ("routes", [{"destination": "10.20.0.0/16", "interface": "tun0", "gateway": ""}], "subnet-collision"),
+        ("routes", [{"destination": "10.30.7.0/24", "interface": "eth1", "gateway": "10.77.1.9"}], "subnet-collision"),
+        ("name_servers", ["10.20.30.2"], "subnet-collision"),
+        ("interfaces", [{"address": "10.20.30.4", "prefix": 32, "interface": "wg0"}], "subnet-collision"),
+        ("root", False, "not-root"),
+    ],
+)
+def test_problems(path: str, value: Any, code: str) -> None:
+    assert judged(path, value)[0] == [code]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "code"),
+    [
+        ("hostname", "wk2", "hostname-mismatch"),
+        ("machine_id", "", "machine-id-missing"),
+        ("clock_synchronised", False, "clock-unsynchronised"),
+        ("data.state", "missing", "data-folder-missing"),
+        ("data.state", "link", "data-folder-link"),
+        ("docker.from", "docker", "docker-source"),
+        ("vmxnet3", ["ens192"], "vmxnet3-checksum"),
+    ],
+)
+def test_warnings(path: str, value: Any, code: str) -> None:
+    assert judged(path, value) == ([], [code])
+
+
+@pytest.mark.parametrize(
+    "system", [("ubuntu", version) for version in ("20.04", "22.04", "24.04")] + [("debian", v) for v in ("11", "12", "13")]
+)
+def test_supported_systems(system: tuple[str, str]) -> None:
+    assert judged("os", {"id": system[0], "version": system[1], "pretty": "", "codename": ""}) == ([], [])
+
+
+def test_disks_are_counted_once() -> None:
+    facts = healthy()
+    for item in facts["storage"].values():
+        item.update(free_gb=1.0, free_inodes=10, device=1)
+    facts["storage"]["/data/lab"]["device"] = 2
+    found = _gates.judge(facts, WANTED)
+    assert codes(found.problems) == ["disk-low", "inodes-low", "disk-low", "inodes-low"]
+    for item in facts["storage"].values():
+        item.update(free_gb=9.0, free_inodes=-1, read_only=True)
+    assert codes(_gates.judge(facts, WANTED).problems) == ["filesystem-readonly"] * 4
+
+
+def test_docker_absent_matters_only_when_nobody_installs_it() -> None:
+    facts = healthy()
+    facts["docker"].update(installed=False, running=False, version="", **{"from": ""})
+    assert codes(_gates.judge(facts, WANTED).problems) == []
+    assert codes(_gates.judge(facts, WANTED._replace(docker_source="none")).problems) == ["docker-absent"]
+
+
+def test_ports_of_an_own_swarm_are_not_taken() -> None:
+    facts = healthy()
+    facts["listening"] = [2377, 7946, 9090]
+    facts["swarm"].update(state="manager", role="manager", cluster_id="c")
+    assert codes(_gates.judge(facts, WANTED._replace(kinds=["master"])).problems) == []
+    facts["swarm"].update(state="none", role="", cluster_id="")
+    assert codes(_gates.judge(facts, WANTED._replace(kinds=["master"])).problems) == ["port-taken"] * 3
+
+
+def test_data_required() -> None:
+    assert judged("data.state", "missing", data_required=True) == (["data-folder-missing"], [])
+
+
+def test_no_esp_needed_without_encryption() -> None:
+    assert judged("kernel_overlay.esp", {"ok": False, "reason": "r", "tested": True}, encrypted=False) == ([], [])
+
+
+# --- netlink
+
+
+@pytest.mark.parametrize(
+    ("number", "where", "words"),
+    [
+        (errno.ENOSYS, "request", "CONFIG_CRYPTO_GCM"),
+        (errno.EPROTONOSUPPORT, "request", "CONFIG_INET_ESP"),
+        (errno.EPROTONOSUPPORT, "socket", "CONFIG_XFRM_USER"),
+        (errno.ENOENT, "request", "CONFIG_CRYPTO_SEQIV"),
+        (errno.EPERM, "request", "CAP_NET_ADMIN"),
+        (errno.EINVAL, "request", "the kernel refused"),
+    ],
+)
+def test_each_refusal_has_its_words(number: int, where: str, words: str) -> None:
+    def refuse() -> None:
+        raise _netlink.NetlinkError(number, "kernel's words", where)
+
+    verdict = _host._verdict(_host._try(refuse), _host._ESP_MEANINGS)
+    assert not verdict["ok"] and words in verdict["reason"] and errno.errorcode[number] in verdict["reason"]
+    assert "kernel's words" in verdict["reason"]
+
+
+@pytest.mark.skipif(not shutil.which("ip"), reason="needs iproute2")
+def test_addresses_and_routes_are_those_of_ip() -> None:
+    addresses, routes = _netlink.addresses_and_routes()
+    told = json.loads(subprocess.run(["ip", "-j", "address"], capture_output=True, check=True).stdout)
+    expected = {(item["local"], item["prefixlen"], link["ifname"]) for link in told for item in link["addr_info"]}
+    assert {tuple(address) for address in addresses} == expected
+    told = json.loads(subprocess.run(["ip", "-4", "-j", "route", "show", "table", "main"], capture_output=True, check=True).stdout)
+    expected_routes = {("0.0.0.0/0" if item["dst"] == "default" else item["dst"], item.get("dev", "")) for item in told}
+    found = {(route.destination.removesuffix("/32"), route.interface) for route in routes if ":" not in route.destination}
+    assert {(destination.removesuffix("/32"), interface) for destination, interface in expected_routes} <= found
+
+
+def test_a_child_that_hangs_dies_or_raises() -> None:
+    started = time.monotonic()
+    assert "no answer within 0.3" in _netlink.in_child(lambda: time.sleep(30) or {}, 0.3)["error"]
+    assert time.monotonic() - started < 5
+    assert "died" in _netlink.in_child(lambda: os._exit(1), 5)["error"]
+
+    def fail() -> dict[str, Any]:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    answer = _netlink.in_child(fail, 5)
+    assert answer["errno"] == errno.EPERM
+    assert _netlink.in_child(lambda: {"x": "y" * 300000}, 5)["x"] == "y" * 300000
+
+
+def test_damaged_attributes_are_ignored() -> None:
+    good = _netlink.attribute(3, b"abc")
+    assert _netlink.attributes(good + b"\x01\x00") == {3: b"abc"}
+    assert _netlink.attributes(b"\xff\xff\x01\x00") == {}
+    assert _netlink.attributes(b"\x00\x00\x01\x00") == {}
