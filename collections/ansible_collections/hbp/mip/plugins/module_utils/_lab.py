@@ -20,7 +20,6 @@ import shutil
 import signal
 import subprocess
 import time
-
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 STATE_DIR = "/var/lib/mip-lab"
@@ -71,9 +70,7 @@ class Paths(NamedTuple):
 def lab_paths(state_dir: str, lab: str) -> Paths:
     """Paths of the lab named ``lab``; raises LabError for a name that cannot be one."""
     if not LAB_NAME.fullmatch(lab):
-        raise LabError(
-            "lab name '%s' is not usable: it takes a letter, then at most 30 of lower case letters, digits and hyphens" % lab
-        )
+        raise LabError("lab name '%s' is not usable: it takes a letter, then at most 30 of lower case letters, digits and hyphens" % lab)
     home = os.path.join(state_dir, lab)
     return Paths(
         state=state_dir,
@@ -137,9 +134,7 @@ def parse_routes(text: str) -> List[Tuple[ipaddress.IPv4Network, str]]:
     return routes
 
 
-def choose_number(
-    routes: Iterable[Tuple[ipaddress.IPv4Network, str]], taken: Iterable[int], wanted: Optional[int] = None
-) -> int:
+def choose_number(routes: Iterable[Tuple[ipaddress.IPv4Network, str]], taken: Iterable[int], wanted: Optional[int] = None) -> int:
     """The lowest lab number that no other lab has and no route of this host overlaps; or ``wanted``, if it is free."""
     used = set(taken)
     routes = list(routes)
@@ -224,9 +219,7 @@ def run(argv: Sequence[str], check: bool = True, timeout: float = 60.0, stdin: O
 
 def succeeds(argv: Sequence[str]) -> bool:
     """Whether the command ends with 0."""
-    done = subprocess.run(
-        list(argv), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False
-    )
+    done = subprocess.run(list(argv), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
     return done.returncode == 0
 
 
@@ -378,7 +371,7 @@ def spawn_daemon(argv: Sequence[str], log: str, env: Optional[Dict[str, str]] = 
         os.dup2(out, 1)
         os.dup2(out, 2)
         os.closerange(3, 4096)
-        os.execve(argv[0], list(argv), env if env is not None else {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
+        os.execve(argv[0], list(argv), env if env is not None else {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})  # noqa: S606
     finally:
         os._exit(127)
 
@@ -398,7 +391,7 @@ def parse_mounts(text: str) -> List[Tuple[str, str, str]]:
     for line in text.splitlines():
         left, separator, right = line.partition(" - ")
         if separator:
-            kind, _source, options = (right.split(" ", 2) + ["", ""])[:3]
+            kind, _source, options = [*right.split(" ", 2), "", ""][:3]
             result.append((unescape_mount(left.split(" ")[4]), kind, options))
     return result
 
@@ -481,18 +474,17 @@ def make_cgroup(tree: CgroupTree, relative: str) -> str:
         if tree.unified:
             for controller in tree.controllers:
                 # refused for a controller the kernel keeps (e.g. realtime tasks hold `cpu`): the machine goes without it
-                with contextlib.suppress(OSError):
-                    with open(path + "/cgroup.subtree_control", "w", encoding="ascii") as stream:
-                        stream.write("+" + controller)
+                with contextlib.suppress(OSError), open(path + "/cgroup.subtree_control", "w", encoding="ascii") as stream:
+                    stream.write("+" + controller)
         parent, path = path, os.path.join(path, part)
         with contextlib.suppress(FileExistsError):
             os.mkdir(path)
         for name in ("cpuset.cpus", "cpuset.mems"):
             # cpuset (v1) takes no process before these two are set
-            if not tree.unified and os.path.exists(os.path.join(path, name)):
-                if not read_text(os.path.join(path, name)).strip():
-                    with open(os.path.join(path, name), "w", encoding="ascii") as stream:
-                        stream.write(read_text(os.path.join(parent, name)).strip())
+            file = os.path.join(path, name)
+            if not tree.unified and os.path.exists(file) and not read_text(file).strip():
+                with open(file, "w", encoding="ascii") as stream:
+                    stream.write(read_text(os.path.join(parent, name)).strip())
     return path
 
 
@@ -507,6 +499,7 @@ def cgroup_processes(path: str) -> List[int]:
 
 def remove_cgroup(path: str) -> None:
     """Removes a cgroup and all below; processes in it are killed."""
+
     def gone() -> bool:
         kill(pid for pid in cgroup_processes(path) if pid > 0)
         for folder, _folders, _files in os.walk(path, topdown=False):

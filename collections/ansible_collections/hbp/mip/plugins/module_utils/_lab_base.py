@@ -13,7 +13,6 @@ import re
 import shutil
 import subprocess
 import time
-
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from ansible_collections.hbp.mip.plugins.module_utils._lab import (
@@ -162,15 +161,13 @@ def mmdebstrap_command(wanted: Recipe, target: str, proxies: List[str]) -> List[
     command += ["--include=" + ",".join(wanted.installed)]
     # the packages stay, as the machines' own apt source
     command += ["--skip=cleanup/apt/cache,essential/unlink,check/empty"]
-    options = ['Acquire::Retries "5"', 'Acquire::Languages "none"', 'APT::Install-Recommends "false"'] + proxies
+    options = ['Acquire::Retries "5"', 'Acquire::Languages "none"', 'APT::Install-Recommends "false"', *proxies]
     command += ["--aptopt=" + option for option in options]
     command += ["--dpkgopt=force-unsafe-io"]
     for path in ("doc/*", "man/*", "info/*", "locale/*", "lintian/*"):
         command += ["--dpkgopt=path-exclude=/usr/share/" + path]
     if wanted.offered:
-        command += [
-            '--customize-hook=chroot "$1" apt-get -qq --yes --download-only install %s' % " ".join(wanted.offered)
-        ]
+        command += ['--customize-hook=chroot "$1" apt-get -qq --yes --download-only install %s' % " ".join(wanted.offered)]
     command += [wanted.suite, target]
     if wanted.mirror:
         command += [wanted.mirror]
@@ -325,9 +322,7 @@ def bootstrap(wanted: Recipe, work: str, timeout: float) -> None:
     env = dict(os.environ, LC_ALL="C.UTF-8", DEBIAN_FRONTEND="noninteractive", TMPDIR="/tmp")  # noqa: S108
     with open(log, "wb") as stream:
         try:
-            done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, env=env, timeout=timeout, check=False
-            )
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, env=env, timeout=timeout, check=False)
         except subprocess.TimeoutExpired:
             raise LabError("building the base '%s' did not end in %d s" % (wanted.key, timeout)) from None
     if done.returncode != 0:

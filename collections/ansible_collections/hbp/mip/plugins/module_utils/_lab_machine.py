@@ -16,16 +16,15 @@ import signal
 import sys
 import time
 import uuid
-
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from ansible_collections.hbp.mip.plugins.module_utils import _lab_resolver
 from ansible_collections.hbp.mip.plugins.module_utils._lab import (
     CGROUP_ROOT,
+    NETNS_DIR,
     CgroupTree,
     LabError,
-    NETNS_DIR,
     Network,
     Paths,
     Process,
@@ -296,9 +295,7 @@ def repair_network(paths: Paths, net: Network, ports: Sequence[int], problems: S
         log = os.path.join(paths.lab, "resolver.log")
         spawn_daemon([sys.executable, "-I", paths.resolver, net.gateway, paths.file], log)
         if not wait_until(lambda: resolver_answers(net), 10.0):
-            raise LabError(
-                "the lab's name server does not run on %s:53: %s" % (net.gateway, read_text(log).strip() or "no message")
-            )
+            raise LabError("the lab's name server does not run on %s:53: %s" % (net.gateway, read_text(log).strip() or "no message"))
         leave_session(lab, "resolver.run", resolver_pids(paths, net))
 
 
@@ -310,9 +307,8 @@ def resolver_answers(net: Network) -> bool:
 
 def write_file_if(path: str, value: str) -> None:
     """Writes a kernel setting that may not exist on this host."""
-    with contextlib.suppress(OSError):
-        with open(path, "w", encoding="ascii") as stream:
-            stream.write(value)
+    with contextlib.suppress(OSError), open(path, "w", encoding="ascii") as stream:
+        stream.write(value)
 
 
 def remove_rule(net: Network) -> None:
@@ -381,7 +377,7 @@ def create(paths: Paths, machine: Machine, net: Network, authorized_keys: Sequen
     for folder in ("upper", "work", "root", "docker", "containerd"):
         os.makedirs(os.path.join(home, folder))
     for folder in ("docker", "containerd"):
-        os.chmod(os.path.join(home, folder), 0o711)
+        os.chmod(os.path.join(home, folder), 0o710)
     mount_root(paths, machine)
     write_file(os.path.join(root, "etc/hostname"), name + "\n")
     write_file(os.path.join(root, "etc/machine-id"), uuid.uuid4().hex + "\n", 0o444)
@@ -407,9 +403,7 @@ def start(paths: Paths, machine: Machine, net: Network, mtu: int) -> None:
         groups.append(group)
         set_memory_limit(tree, group, machine.memory_mb)
     base = read_json(os.path.join(machine.base, "base.json"))
-    text = machine_script(
-        lab, machine, net, groups, environment(base, trees), nspawn_command(paths, machine), mtu
-    )
+    text = machine_script(lab, machine, net, groups, environment(base, trees), nspawn_command(paths, machine), mtu)
     write_file(script_path(paths, machine.name), text, 0o755)
     log = os.path.join(paths.machine(machine.name), "console.log")
     spawn_daemon(["/bin/sh", script_path(paths, machine.name)], log)
@@ -555,8 +549,7 @@ def claim_network(paths: Paths, wanted: Optional[int], write: bool) -> Network:
         record = load(paths)
         number = record.get("number")
         if number is not None and wanted is not None and wanted != number:
-            raise LabError("lab '%s' has network number %d, not %d: take it down first" % (
-                os.path.basename(paths.lab), number, wanted))
+            raise LabError("lab '%s' has network number %d, not %d: take it down first" % (os.path.basename(paths.lab), number, wanted))
         routes = parse_routes(read_text("/proc/net/route"))
         net = network(choose_number(routes, other_numbers(paths), number if number is not None else wanted))
         if number is None and write:
@@ -649,9 +642,7 @@ def record_machines(paths: Paths, machines: Sequence[Machine], net: Network, dro
 
 def recorded_machine(name: str, entry: Dict[str, Any]) -> Machine:
     """A machine from the lab's record."""
-    return Machine(
-        name, entry["last_byte"], entry.get("kind", ""), entry["base"], entry.get("memory_mb", 0), tuple(entry.get("binds", ()))
-    )
+    return Machine(name, entry["last_byte"], entry.get("kind", ""), entry["base"], entry.get("memory_mb", 0), tuple(entry.get("binds", ())))
 
 
 def bring_up(

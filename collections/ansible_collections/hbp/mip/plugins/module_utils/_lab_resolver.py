@@ -14,7 +14,6 @@ import os
 import socket
 import struct
 import sys
-
 from typing import Dict
 
 A, ANY, NXDOMAIN, NOTIMP, FORMERR = 1, 255, 3, 4, 1

@@ -109,6 +109,7 @@ kept:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.hbp.mip.plugins.module_utils import _lab, _lab_base
 
 

@@ -81,6 +81,7 @@ mip_report:
 from typing import Any, Dict, List
 
 from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.hbp.mip.plugins.module_utils import _lab, _lab_machine
 
 
@@ -101,15 +102,12 @@ def main() -> None:
     except _lab.LabError as exc:
         module.fail_json(msg=str(exc))
     rows: List[Dict[str, Any]] = [
-        {key: machine[key] for key in ("name", "kind", "address", "power", "ssh", "engine", "memory_mb")}
-        for machine in looked["machines"]
+        {key: machine[key] for key in ("name", "kind", "address", "power", "ssh", "engine", "memory_mb")} for machine in looked["machines"]
     ]
     data = {"name": params["lab"], "exists": looked["exists"], "machines": rows, "esp": esp, "problems": []}
     if looked["exists"]:
         data.update({key: looked["lab"][key] for key in ("subnet", "gateway", "bridge", "state_dir")})
-    module.exit_json(
-        changed=False, esp=esp, mip_report={"verb": params["verb"], "schema": 1, "data": data}, **looked
-    )
+    module.exit_json(changed=False, esp=esp, mip_report={"verb": params["verb"], "schema": 1, "data": data}, **looked)
 
 
 if __name__ == "__main__":

@@ -72,6 +72,7 @@ actions:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.hbp.mip.plugins.module_utils import _lab, _lab_machine
 
 

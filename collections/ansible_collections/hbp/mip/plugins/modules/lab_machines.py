@@ -159,6 +159,7 @@ machines:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.hbp.mip.plugins.module_utils import _lab, _lab_machine
 
 TOOLS = ["systemd-nspawn", "ip", "mount", "umount", "ssh-keygen"]
@@ -222,9 +223,7 @@ def main() -> None:
             present(module)
         _lab.require(["ip", "umount"], 0.0, 0, params["state_dir"])
         module.exit_json(
-            **_lab_machine.take_down(
-                params["lab"], params["state_dir"], params["host_ports"], params["timeout"], module.check_mode
-            )
+            **_lab_machine.take_down(params["lab"], params["state_dir"], params["host_ports"], params["timeout"], module.check_mode)
         )
     except _lab.LabError as exc:
         module.fail_json(msg=str(exc))
