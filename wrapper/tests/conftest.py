@@ -11,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -211,6 +212,8 @@ def sshd(tmp_path: Path) -> Iterator[Sshd]:
                     return
             if process.poll() is not None:
                 break
+            time.sleep(0.1)
+        stop()
         raise RuntimeError((folder / "log").read_text())
 
     def stop() -> None:

@@ -173,7 +173,7 @@ def load(source: Source, *, password: str | None = None, limit: str | None = Non
             manager.subset(limit)
         matched = [str(host) for host in manager.list_hosts("all")]
     except AnsibleError as error:
-        text = str(error).strip()
+        text = _explained(error)
         if "ecrypt" in text or "vault" in text.lower():
             raise configuration(
                 f"The vault-encrypted variables of {paths.shown(source.folder)} cannot be read: {text}",
@@ -187,6 +187,18 @@ def load(source: Source, *, password: str | None = None, limit: str | None = Non
     return Inventory(source, hosts, groups, variables, matched)
 
 
+def _explained(error: BaseException) -> str:
+    """Return an error of Ansible with the file and line that it, or the error behind it, knows."""
+    text = str(error).strip()
+    cause: BaseException | None = error
+    while cause is not None:
+        origin = re.search(r"Origin: (\S+:\d+(?::\d+)?)", str(getattr(cause, "_formatted_source_context", None) or ""))
+        if origin:
+            return text if origin.group(1) in text else f"{text} ({origin.group(1)})"
+        cause = cause.__cause__ or cause.__context__
+    return text
+
+
 def _parses(loader: Any, path: Path) -> bool:
     """Tell a readable inventory without hosts from a file that Ansible could not parse and only warned about."""
     from ansible.errors import AnsibleError
@@ -196,7 +208,7 @@ def _parses(loader: Any, path: Path) -> bool:
     try:
         return isinstance(loader.load_from_file(str(path)), dict)
     except AnsibleError as error:
-        raise configuration(f"{paths.shown(path)}: {error}") from None
+        raise configuration(f"{paths.shown(path)}: {_explained(error)}") from None
 
 
 def resolve(inventory: Inventory, name: str | None = None) -> dict[str, Any]:
