@@ -376,8 +376,6 @@ def create(paths: Paths, machine: Machine, net: Network, authorized_keys: Sequen
     remove_tree(home)
     for folder in ("upper", "work", "root", "docker", "containerd"):
         os.makedirs(os.path.join(home, folder))
-    for folder in ("docker", "containerd"):
-        os.chmod(os.path.join(home, folder), 0o710)
     mount_root(paths, machine)
     write_file(os.path.join(root, "etc/hostname"), name + "\n")
     write_file(os.path.join(root, "etc/machine-id"), uuid.uuid4().hex + "\n", 0o444)
