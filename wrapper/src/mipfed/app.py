@@ -201,6 +201,7 @@ def deploy(session: Session) -> Outcome:
     )
     assert outcome.done
     collector = outcome.done.collector
+    outcome.recap = True
     changed = sum(host.counts["changed"] for host in collector.hosts.values())
     outcome.result = {
         "changed": changed,

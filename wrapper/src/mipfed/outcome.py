@@ -27,5 +27,7 @@ class Outcome:
     errors: list[Problem] = field(default_factory=list)
     done: Done | None = None
     next: str = ""
+    #: Whether the totals per host belong to the result; otherwise they are shown with -v, or when something failed.
+    recap: bool = False
     #: Writes the result for people; without it the result is not shown in text.
     text: Callable[[Console], None] | None = None

@@ -82,7 +82,7 @@ def emit(output: Output, command: str, federation: str | None, outcome: Outcome,
     else:
         if outcome.text:
             outcome.text(console())
-        if outcome.done:
+        if outcome.done and (outcome.recap or verbose or outcome.done.exit_code is not ExitCode.OK):
             recap(outcome.done, verbose)
         show_errors(outcome)
         sys.stdout.flush()
@@ -112,10 +112,11 @@ def show_errors(outcome: Outcome) -> None:
 def recap(done: Done, verbose: int) -> None:
     """Write the totals per host and, with -v, the slowest tasks to standard error."""
     out = console(stderr=True)
-    if not done.collector.hosts:
+    hosts = [host for host in done.collector.hosts.values() if host.state != "waiting"]
+    if not hosts:
         return
     table = _table("host", "state", *COUNTS)
-    for host in done.collector.hosts.values():
+    for host in hosts:
         counts = [str(host.counts[name]) if host.counts[name] else "·" for name in COUNTS]
         table.add_row(host.name, coloured(host.state), *counts)
     out.print(table)

@@ -62,13 +62,12 @@ def coloured_as(state: str, text: str) -> Any:
 def status(out: Console, data: Mapping[str, Any]) -> None:
     """Write the swarm, its nodes and the services."""
     swarm = _mapping(data.get("swarm"))
-    cluster = _mapping(swarm.get("cluster"))
-    if cluster.get("id") or swarm.get("managers"):
-        managers, quorum = swarm.get("managers"), swarm.get("quorum")
-        shown = [f"swarm {cluster.get('id')}"] if cluster.get("id") else []
-        shown += [f"{cell_text(managers)} managers"] if managers is not None else []
-        shown += [f"quorum {cell_text(quorum)}"] if quorum is not None else []
-        out.print(", ".join(shown), markup=False)
+    cluster, managers = _mapping(swarm.get("cluster")), _mapping(swarm.get("managers"))
+    if cluster.get("id"):
+        quorum = "quorum" if managers.get("quorum") else "NO QUORUM"
+        count = f"{cell_text(managers.get('reachable'))} of {cell_text(managers.get('total'))} managers reachable"
+        out.print(f"swarm {cluster['id']}, {count}, {quorum}, {cell_text(managers.get('may_fail'))} may fail", markup=False)
+    leaders = {str(node.get("name") or node.get("hostname")) for node in _entries(swarm.get("nodes")) if node.get("leader")}
     nodes = _entries(data.get("nodes")) or _entries(swarm.get("nodes"))
     rows(
         out,
@@ -76,7 +75,7 @@ def status(out: Console, data: Mapping[str, Any]) -> None:
         (
             (
                 node.get("name") or node.get("hostname"),
-                f"{node.get('role') or node.get('kind') or ''}{'*' if node.get('leader') else ''}",
+                f"{node.get('swarm') or node.get('role') or ''}{' (leader)' if node.get('name') in leaders else ''}",
                 _state(str(node.get("status") or node.get("state") or ""), good=("ready", "ok")),
                 node.get("availability"),
                 node.get("address"),
@@ -118,8 +117,8 @@ def verify(out: Console, data: Mapping[str, Any]) -> None:
                 pair.get("from"),
                 pair.get("to"),
                 coloured_as("ok", "ok") if pair.get("ok") else coloured("failed"),
-                pair.get("small_ms"),
-                pair.get("bytes"),
+                f"{float(pair.get('small_ms') or 0):.2f}",
+                f"{float(pair.get('bytes') or 0) / 2**20:.0f} MB",
                 pair.get("mb_per_s"),
                 pair.get("error"),
             )
@@ -131,10 +130,42 @@ def verify(out: Console, data: Mapping[str, Any]) -> None:
     answers = []
     for what, part in engine.items():
         part = _mapping(part)
-        details = ", ".join(f"{key} {cell_text(value)}" for key, value in part.items() if key not in ("ok", "error"))
-        verdict = coloured_as("ok", "ok") if part.get("ok") else coloured("failed") if "ok" in part else ""
-        answers.append((what, verdict, part.get("error") or details))
-    rows(out, ("engine", "verdict", "answer"), answers, title="Engine")
+        verdict = coloured_as("ok", "ok") if part.get("ok") else coloured("failed") if part.get("asked", True) else "not asked"
+        answers.append((what, verdict, cell_text(part.get("seconds")), _answer(what, part)))
+    rows(out, ("engine", "verdict", "seconds", "answer"), answers, title="Engine")
+    rows(
+        out,
+        ("variable", "dataset", "rows", "mean", "standard deviation"),
+        (
+            (
+                variable,
+                dataset,
+                f"{_mapping(values).get('num_datapoints')} of {_mapping(values).get('num_total')}",
+                *(f"{float(_mapping(_mapping(values).get('data')).get(key) or 0):.2f}" for key in ("mean", "std")),
+            )
+            for variable, datasets in _mapping(_mapping(_mapping(engine.get("statistics")).get("data")).get("single")).items()
+            for dataset, values in _mapping(datasets).items()
+        ),
+        title="One federated statistic",
+    )
+    if data.get("ok"):
+        out.print("The federation works.")
+
+
+def _answer(what: str, part: Mapping[str, Any]) -> str:
+    """Return in a few words what the engine answered."""
+    if what == "health":
+        return cell_text(part.get("found"))
+    if what == "datasets":
+        return "; ".join(
+            f"{node}: {', '.join(str(code) for codes in _mapping(pathologies).values() for code in codes)}"
+            for node, pathologies in sorted(_mapping(part.get("found")).items())
+        )
+    if what == "variables":
+        return f"{len(_mapping(part.get('data')))} variables"
+    if what == "statistics":
+        return f"{len(_mapping(_mapping(part.get('data')).get('single')))} variables described" if part.get("ok") else ""
+    return ""
 
 
 def lab(out: Console, data: Mapping[str, Any]) -> None:
