@@ -260,13 +260,10 @@ class Nodes:
             self._wait_for_role(wanted)
 
     def _wait_for_role(self, wanted: Dict[str, Any]) -> None:
-        last: Dict[str, Any] = {}
-
         def changed() -> bool:
             with engine_call("inspect the node %s" % wanted["id"]):
-                last.update(self.client.inspect_node(wanted["id"]))
-            reachable = (last.get("ManagerStatus") or {}).get("Reachability") == "reachable"
-            return reachable if wanted["role"] == _swarm.MANAGER else not last.get("ManagerStatus")
+                status = self.client.inspect_node(wanted["id"]).get("ManagerStatus") or {}
+            return status.get("Reachability") == "reachable" if wanted["role"] == _swarm.MANAGER else not status
 
         if not wait_until(changed, self.timeout):
             raise EngineError(

@@ -56,6 +56,14 @@ class Result:
         """The message of the module."""
         return str(self.data.get("msg", ""))
 
+    @property
+    def warnings(self) -> list[str]:
+        """The warnings of the module, as texts (Ansible 2.19 and later writes objects)."""
+        found = []
+        for item in self.data.get("warnings") or []:
+            found.append(str(item.get("event", item).get("msg", item)) if isinstance(item, dict) else str(item))
+        return found
+
 
 def run_module(
     name: str,
