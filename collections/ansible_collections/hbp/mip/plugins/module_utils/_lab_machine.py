@@ -737,20 +737,29 @@ def memory_used_mb(lab: str, name: str) -> int:
     return 0
 
 
-def look(lab: str, state_dir: str) -> Dict[str, Any]:
-    """The lab and how each machine is. Asks all machines at once; changes nothing."""
+def recorded(lab: str, state_dir: str) -> Dict[str, Any]:
+    """The lab and its machines from its record, without asking them; LabError when there is none."""
     paths = lab_paths(state_dir, lab)
     record = load(paths)
     if not isinstance(record.get("number"), int):
-        return {"exists": False, "machines": []}
+        raise LabError("there is no lab '%s' on this host; `mipfed lab up --name %s` makes it" % (lab, lab))
     net = network(record["number"])
-    table = processes()
     entries = sorted(record.get("machines", {}).items(), key=lambda item: item[1]["last_byte"])
+    machines = [describe_machine(paths, net, name, entry) for name, entry in entries]
+    return {"lab": describe(paths, net), "machines": machines}
 
-    def ask(item: Tuple[str, Dict[str, Any]]) -> Dict[str, Any]:
-        name, entry = item
+
+def look(lab: str, state_dir: str) -> Dict[str, Any]:
+    """The lab and how each machine is. Asks all machines at once; changes nothing."""
+    paths = lab_paths(state_dir, lab)
+    if not isinstance(load(paths).get("number"), int):
+        return {"exists": False, "machines": []}
+    known = recorded(lab, state_dir)
+    table = processes()
+
+    def ask(machine: Dict[str, Any]) -> Dict[str, Any]:
+        name = machine["name"]
         found = running(paths, name, table)
-        machine = describe_machine(paths, net, name, entry)
         on = found.leader is not None
         machine["power"] = "on" if on else "off"
         machine["pid"] = found.leader or 0
@@ -759,9 +768,9 @@ def look(lab: str, state_dir: str) -> Dict[str, Any]:
         machine["memory_mb"] = memory_used_mb(lab, name) if on else 0
         return machine
 
-    with ThreadPoolExecutor(max_workers=max(1, len(entries))) as pool:
-        machines = list(pool.map(ask, entries))
-    return {"exists": True, "lab": describe(paths, net), "machines": machines}
+    with ThreadPoolExecutor(max_workers=max(1, len(known["machines"]))) as pool:
+        machines = list(pool.map(ask, known["machines"]))
+    return {"exists": True, "lab": known["lab"], "machines": machines}
 
 
 def esp_support() -> Dict[str, Any]:
