@@ -127,7 +127,7 @@ def main() -> None:
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "registry_port": {"type": "int", "default": 5000},
             "engine_image": {"type": "str", "default": "exareme-standin:1.0"},
-            "keystore_image": {"type": "str", "default": "keystore:1.8.7"},
+            "keystore_image": {"type": "str", "default": "keystore:1.8.7", "no_log": False},
             "state_dir": {"type": "path", "default": _lab.STATE_DIR},
         },
         supports_check_mode=True,
