@@ -249,8 +249,8 @@ def main() -> None:
         shown = _shown(error.lock, "")
         module.fail_json(
             msg="the federation %s is being changed by %s, since %s, until %s at the latest. Nothing was changed here. Wait for it; "
-            "if it is certain that it is not running any more, on this manager: sudo rm %s"
-            % (federation, _lock.describe(error.lock), shown["since"], shown["expires"], lock.path),
+            "if it is certain that it is not running any more: mipfed -f %s lock release"
+            % (federation, _lock.describe(error.lock), shown["since"], shown["expires"], federation),
             mip_error="locked",
             notice="",
             **shown,

@@ -9,7 +9,7 @@ DOCUMENTATION = r"""
 module: node_check
 short_description: Checks whether a host can be a node of a federation
 version_added: 0.1.0
-author: The hbp.mip authors
+author: The hbp.mip authors (@HBPMedical)
 description:
   - Looks at everything that decides whether this host can be a node of a federation, in one call, and returns the facts
     together with all problems at once.

@@ -20,8 +20,9 @@ description:
   - What cannot be reached is a result and no failure of the module.
 attributes:
   check_mode:
-    description: Does nothing in check mode and says so.
-    support: none
+    description: Can run in check mode.
+    details: It measures nothing then, and says so; C(check_mode=false) on the task lets it measure all the same.
+    support: partial
   diff_mode:
     description: There is nothing to compare.
     support: none

@@ -56,7 +56,7 @@ def test_refused_to_anybody_else(lock: Any) -> None:
     assert refused["failed"] and refused["mip_error"] == "locked"
     assert refused["holder"] == ANNA and refused["nonce"] == taken["nonce"] and refused["since"] == taken["since"]
     assert "mipfed deploy by anna on pusher, process 4711" in refused["msg"]
-    assert "sudo rm" in refused["msg"]
+    assert "mipfed -f lab lock release" in refused["msg"]
     not_given = lock("released", BERND)
     assert not_given["failed"] and not_given["mip_error"] == "locked"
     assert lock("info")["nonce"] == taken["nonce"]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from ansible_collections.hbp.mip.tests.unit.plugins.modules.module_process import run_module
 
 VERSIONS = ("3.8", "3.9", "3.10", "3.12", "3.13")
