@@ -117,13 +117,14 @@ def _resources(wanted: Optional[Mapping[str, Any]], limits: bool) -> Dict[str, A
 def _mounts(wanted: Optional[Sequence[Mapping[str, Any]]], where: str) -> List[Dict[str, Any]]:
     result = []
     for mount in wanted or []:
+        kind = mount.get("type") or "bind"
         if not str(mount["target"]).startswith("/"):
             raise SpecError("%s: the target %s is not an absolute path" % (where, mount["target"]))
-        item: Dict[str, Any] = {"Type": mount["type"], "Target": mount["target"]}
-        if mount["type"] != "tmpfs":
+        item: Dict[str, Any] = {"Type": kind, "Target": mount["target"]}
+        if kind != "tmpfs":
             if not mount.get("source"):
-                raise SpecError("%s: a %s mount on %s needs a source" % (where, mount["type"], mount["target"]))
-            if mount["type"] == "bind" and not str(mount["source"]).startswith("/"):
+                raise SpecError("%s: a %s mount on %s needs a source" % (where, kind, mount["target"]))
+            if kind == "bind" and not str(mount["source"]).startswith("/"):
                 raise SpecError("%s: the source %s is not an absolute path" % (where, mount["source"]))
             item["Source"] = mount["source"]
         if mount.get("read_only"):
@@ -521,6 +522,8 @@ def diagnose(error: str, image: str, code: int = 0) -> Failure:
             error,
             "on that node: mkdir -p %s" % path.group(1).rstrip('"') if path else "correct the mounts of the service",
         )
+    if "volume name" in lower:
+        return Failure("mount", error, "correct the name of the volume in the mounts of the service")
     if "no such image" in lower or "pull access denied" in lower or "manifest unknown" in lower:
         return Failure(
             "image",

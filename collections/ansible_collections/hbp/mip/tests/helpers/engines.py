@@ -40,21 +40,43 @@ class EnginesError(Exception):
 def cache_directory() -> Path:
     """Where unpacked packages are kept between runs."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "hbp-mip-tests" / "engine"
+    return Path(base) / "hbp-mip-tests"
 
 
 def unpacked_packages() -> Path:
     """A directory with the programs of `PACKAGES` and the registry, taken from Debian once. It is not installed."""
-    target = cache_directory()
+    return _unpack("engine", [*PACKAGES, REGISTRY_PACKAGE], {})
+
+
+def newer_packages() -> Path:
+    """The same for the engine of Debian trixie (26.1), which runs on bookworm with bookworm's runc and tini."""
+    with tempfile.TemporaryDirectory(prefix="mip-apt-") as folder:
+        root = Path(folder)
+        for part in ("state/lists/partial", "cache/archives/partial", "etc/apt.conf.d", "etc/preferences.d"):
+            (root / part).mkdir(parents=True)
+        (root / "state/status").touch()
+        (root / "sources.list").write_text(
+            "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian trixie main\n", encoding="ascii"
+        )
+        (root / "apt.conf").write_text(
+            f'Dir::State "{root}/state";\nDir::State::status "{root}/state/status";\nDir::Cache "{root}/cache";\n'
+            f'Dir::Etc "{root}/etc";\nDir::Etc::sourcelist "{root}/sources.list";\nDir::Etc::sourceparts "/dev/null";\n',
+            encoding="ascii",
+        )
+        return _unpack("engine-trixie", ["docker.io", "containerd"], {"APT_CONFIG": str(root / "apt.conf")}, update=True)
+
+
+def _unpack(name: str, packages: list[str], environment: dict[str, str], update: bool = False) -> Path:
+    target = cache_directory() / name
     complete = target / ".complete"
     if complete.exists():
         return target
     work = Path(tempfile.mkdtemp(prefix="mip-packages-"))
     try:
-        names = [*PACKAGES, REGISTRY_PACKAGE]
-        answer = subprocess.run(["apt-get", "download", *names], cwd=work, capture_output=True, text=True, check=False)
-        if answer.returncode:
-            raise EnginesError(f"apt-get download {' '.join(names)}: {answer.stderr.strip()}. Next: apt-get update")
+        for command in (["apt-get", "update"],) * update + (["apt-get", "download", *packages],):
+            answer = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False, env={**os.environ, **environment})
+            if answer.returncode:
+                raise EnginesError(f"{' '.join(command)}: {answer.stderr.strip()}. Next: apt-get update")
         target.mkdir(parents=True, exist_ok=True)
         for package in sorted(work.glob("*.deb")):
             subprocess.run(["dpkg-deb", "-x", str(package), str(target)], check=True)
@@ -64,9 +86,9 @@ def unpacked_packages() -> Path:
     return target
 
 
-def search_path(programs: Path) -> str:
+def search_path(*programs: Path) -> str:
     """PATH on which dockerd finds its helpers."""
-    own = ":".join(str(programs / part) for part in ("usr/sbin", "usr/bin", "sbin", "bin"))
+    own = ":".join(str(directory / part) for directory in programs for part in ("usr/sbin", "usr/bin", "sbin", "bin"))
     return f"{own}:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -131,7 +153,7 @@ class Space:
 class Engine:
     """One Docker engine."""
 
-    def __init__(self, name: str, number: int, directory: Path, programs: Path, hub: Space) -> None:
+    def __init__(self, name: str, number: int, directory: Path, programs: tuple[Path, ...], hub: Space) -> None:
         self.name = name
         self.address = f"{SUBNET}.{10 + number}"
         self.directory = directory
@@ -162,7 +184,7 @@ class Engine:
             self._daemon = subprocess.Popen(
                 [
                     *self.space.enter(),
-                    "env", f"PATH={search_path(self.programs)}",
+                    "env", f"PATH={search_path(*self.programs)}",
                     "dockerd", f"--data-root={self.root}", f"--exec-root={self.directory}/exec",
                     f"--pidfile={self.directory}/docker.pid", f"--host={self.docker_host}",
                     f"--insecure-registry={SUBNET}.0/24", f"--cgroup-parent=/mip-test-{os.getpid()}-{self.name}",
@@ -232,11 +254,12 @@ class Engine:
 class Engines:
     """Some engines, a registry, and the network between them."""
 
-    def __init__(self, count: int, directory: Path | None = None) -> None:
+    def __init__(self, count: int, newer: tuple[int, ...] = ()) -> None:
+        """`newer` are the numbers (from 0) of those that shall be 26.1 instead of 20.10."""
         if os.geteuid():
             raise EnginesError("engines need root")
         self.programs = unpacked_packages()
-        self.directory = directory or Path(tempfile.mkdtemp(prefix="mip-engines-"))
+        self.directory = Path(tempfile.mkdtemp(prefix="mip-engines-"))
         self.engines: list[Engine] = []
         self.hub = Space("hub", self.directory / "hub")
         self._registry: subprocess.Popen[bytes] | None = None
@@ -247,7 +270,8 @@ class Engines:
             self.start_registry()
             for number in range(1, count + 1):
                 name = f"engine{number}"
-                self.engines.append(Engine(name, number, self.directory / name, self.programs, self.hub))
+                programs = (newer_packages(), self.programs) if number - 1 in newer else (self.programs,)
+                self.engines.append(Engine(name, number, self.directory / name, programs, self.hub))
             for engine in self.engines:
                 engine.start()
         except BaseException:
@@ -342,9 +366,9 @@ def _remove_cgroups(name: str) -> None:
 
 
 @contextlib.contextmanager
-def engines(count: int) -> Iterator[Engines]:
+def engines(count: int, newer: tuple[int, ...] = ()) -> Iterator[Engines]:
     """`count` engines with a registry; all gone afterwards."""
-    cluster = Engines(count)
+    cluster = Engines(count, newer)
     try:
         yield cluster
     finally:

@@ -72,7 +72,7 @@ def test_init_join_and_leave(alone: Engines) -> None:
 
     probed = succeed("swarm_member", worker, probe=True, cluster_id=created["cluster_id"])
     assert (probed.changed, probed["needs_join"], probed["local_state"]) == (False, True, "none")
-    options = {
+    options: dict[str, Any] = {
         "cluster_id": created["cluster_id"], "advertise_addr": worker.address,
         "join_token": token["token"], "remote_addrs": token["remote_addrs"],
     }  # fmt: skip
@@ -97,7 +97,7 @@ def test_init_join_and_leave(alone: Engines) -> None:
 def test_init_options_are_compared(alone: Engines) -> None:
     """What can be chosen only at the start is refused afterwards."""
     manager = alone[0]
-    options = {
+    options: dict[str, Any] = {
         "init": True, "role": "manager", "advertise_addr": manager.address,
         "address_pools": ["10.40.0.0/16", "10.41.0.0/16"], "subnet_size": 26, "data_path_port": 5789,
     }  # fmt: skip
