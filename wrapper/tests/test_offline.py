@@ -329,3 +329,8 @@ def test_offline_commands_start_no_ansible(project: Project) -> None:
         assert project.run(*arguments).code == ExitCode.OK
     assert not (folder / "started").exists()
     assert not project.runs()
+
+
+def test_documents_have_the_table_of_exit_codes() -> None:
+    text = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+    assert f"<!-- exit codes -->\n{exitcodes.markdown()}\n<!-- /exit codes -->" in text

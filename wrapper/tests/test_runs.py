@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -372,6 +373,11 @@ def test_status_with_a_node_away(project: Project, closed_port: int) -> None:
     done = project.run("status", "-f", "fed", "-o", "json")
     assert done.code == ExitCode.UNREACHABLE
     assert done.document["result"]["problems"] == []
+    problem = {"node": "fed-wk-2", "code": "node-down", "message": "is down", "fix": ""}
+    answer = {"mip_error": "check", "mip_report": {"verb": "status", "schema": 1, "data": {"problems": [problem]}}}
+    task = json.dumps({"name": "Report: status", "hbp.mip.answer": {"answer": answer, "fail": True}})
+    project.playbook("status", f"{ping}- hosts: master\n  gather_facts: false\n  tasks: [{task}]\n")
+    assert project.run("status", "-f", "fed").code == ExitCode.UNREACHABLE
 
 
 def test_missing_report_is_internal(project: Project) -> None:
@@ -578,3 +584,84 @@ def test_killed_wrapper_leaves_no_ansible(project: Project) -> None:
     process.communicate(timeout=20)
     wait_for(lambda: not processes(str(project.root)), 20)
     assert not (project.root / "inventories" / "fed" / "never").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the lock lies in /var/lib/mip")
+def test_lock(project: Project) -> None:
+    name = f"mipfed-test-{os.getpid()}"
+    project.federation(name)
+    project.playbook(
+        "deploy",
+        """\
+- hosts: master
+  gather_facts: false
+  tasks:
+    - name: Take the lock
+      hbp.mip.federation_lock:
+        federation: "{{ inventory_dir | basename }}"
+        holder: "{{ other if (other | length) else omit }}"
+      vars:
+        other: "{{ {'user': 'anna', 'host': 'elsewhere', 'pid': 7, 'command': 'mipfed deploy'} if lookup('env', 'FIRST') else {} }}"
+""",
+    )
+    try:
+        free = project.run("-f", name, "lock", "status")
+        assert (free.code, free.out.strip()) == (ExitCode.OK, "Nobody holds the lock."), free.err
+        project.environment["FIRST"] = "yes"
+        assert project.run("-f", name, "deploy", "-y").code == ExitCode.OK
+        del project.environment["FIRST"]
+        held = project.run("-f", name, "lock", "status", "-o", "json").document["result"]
+        assert (held["held"], held["holder"]["user"], held["holder"]["host"]) == (True, "anna", "elsewhere")
+        refused = project.run("-f", name, "deploy", "-y", "-o", "json")
+        assert refused.code == ExitCode.LOCKED
+        (error,) = refused.document["errors"]
+        assert error["code"] == "locked"
+        assert "anna" in error["message"]
+        assert error["next"] == f"mipfed -f {name} lock status"
+        assert project.run("-f", name, "lock", "release").code == ExitCode.DECLINED
+        assert project.run("-f", name, "lock", "release", "-y").code == ExitCode.OK
+        assert project.run("-f", name, "deploy", "-y").code == ExitCode.OK
+        holder = project.run("-f", name, "lock", "status", "-o", "json").document["result"]["holder"]
+        assert holder["command"] == f"mipfed -f {name} deploy"
+    finally:
+        shutil.rmtree(Path("/var/lib/mip") / name, ignore_errors=True)
+
+
+def test_lab_gets_its_variables(project: Project) -> None:
+    for verb in ("up", "down"):
+        project.playbook(
+            f"lab_{verb}",
+            """\
+- hosts: localhost
+  gather_facts: false
+  tasks:
+    - name: "Report: lab"
+      hbp.mip.answer:
+        answer: {mip_report: {verb: lab, schema: 1, data: {seen: "{{ seen }}", machines: [{name: a-ms, power: 'on'}]}}}
+      vars:
+        seen:
+          name: "{{ lab_name }}"
+          inventory: "{{ lab_inventory_dir }}"
+          workers: "{{ lab_workers | default('default') }}"
+          base: "{{ lab_base | default('default') }}"
+          purge: "{{ lab_purge | default('default') }}"
+""",
+        )
+    up = project.run("lab", "up", "--name", "a", "--workers", "5", "--base", "trixie", "-o", "json")
+    assert up.code == ExitCode.OK, up.out + up.err
+    expected = {"name": "a", "inventory": str(project.root / "inventories" / "a"), "workers": 5, "base": "trixie", "purge": "default"}
+    assert up.document["result"]["seen"] == expected
+    down = project.run("lab", "down", "--name", "a", "--purge", "-o", "json").document["result"]["seen"]
+    assert (down["purge"], down["workers"]) == (True, "default")
+    text = project.run("lab", "up", "--name", "a")
+    assert "a-ms" in text.out
+    assert "next: mipfed -f a deploy" in text.err
+
+
+def test_a_reader_that_leaves(project: Project) -> None:
+    project.federation()
+    argv, environment = project.command("config", "show", "-f", "fed")
+    line = " ".join(argv) + " | head -n 1"
+    done = subprocess.run(["sh", "-c", line], cwd=project.root, env=environment, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert len(done.stdout.splitlines()) == 1

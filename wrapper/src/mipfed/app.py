@@ -223,7 +223,12 @@ def status(session: Session) -> Outcome:
     """
     from mipfed import reports
 
-    return _report(session, session.play("hbp.mip.status", session.prepare()), "status", reports.status)
+    outcome = _report(session, session.play("hbp.mip.status", session.prepare()), "status", reports.status)
+    away = outcome.done and any(host.counts["unreachable"] for host in outcome.done.collector.hosts.values())
+    if away and outcome.exit_code is ExitCode.CHECK:
+        # A node that is away is the reason for most of what the report finds wrong.
+        outcome.exit_code = ExitCode.UNREACHABLE
+    return outcome
 
 
 @command(app, "verify", REMOTE)
@@ -283,7 +288,7 @@ def trust(
         return True
 
     # What needs no question is pinned even when the question is declined.
-    added, changed, problems = keys.decide(entries, session.source.name, replace=replace or [], accept=accept)
+    added, changed, problems = keys.decide(entries, session.call(""), replace=replace or [], accept=accept)
     keys.pin(session.source.known_hosts, added)
     keys.pin(session.source.known_hosts, changed, replace=True)
     for entry in (*added, *changed):

@@ -357,10 +357,11 @@ class Collector:
         return sorted(self.durations.items(), key=lambda entry: -entry[1])[:count]
 
 
-#: What ssh or sudo say, and what to do about it. `{f}` federation, `{h}` host, `{target}` user@address, `{key}` identity.
+#: What ssh or sudo say, and what to do about it: `{mipfed}` is the program with its federation, `{h}` the host,
+#: `{target}` user@address, `{key}` the identity.
 _HINTS = (
-    (r"REMOTE HOST IDENTIFICATION HAS CHANGED", "mipfed -f {f} trust {h}   (first ask why the key changed)"),
-    (r"Host key verification failed|No \S+ host key is known", "mipfed -f {f} trust {h}"),
+    (r"REMOTE HOST IDENTIFICATION HAS CHANGED", "{mipfed} trust {h}   (first ask why the key changed)"),
+    (r"Host key verification failed|No \S+ host key is known", "{mipfed} trust {h}"),
     (r"Permission denied", "ssh-copy-id -f -i {key}.pub {target}   (or set mip_first_password in the vault)"),
     (r"Could not resolve hostname", "Correct ansible_host of {h} in the inventory"),
     (r"Connection refused|timed out|No route to host|unreachable", "ssh -i {key} {target}   (is {h} switched on, and sshd running?)"),
@@ -369,6 +370,10 @@ _HINTS = (
         "Let {target} use sudo without a password, or put ansible_become_password into the vault",
     ),
 )
+
+
+#: The next command by what the failed task says about itself.
+_NEXT = {"locked": "{mipfed} lock status", "configuration": "{mipfed} config show"}
 
 
 def hint(message: str, facts: Mapping[str, str]) -> str:
@@ -395,13 +400,15 @@ def problems(collector: Collector, tips: Mapping[str, Mapping[str, str]], defaul
     """Turn the failures of a run into problems.
 
     :arg tips: by host, what the hints need (see `hint`).
-    :arg default: the next command where nothing better is known; `{host}` is replaced.
+    :arg default: the next command where nothing better is known; `{host}` and `{mipfed}` are replaced.
     """
     found = []
     for failure in collector.final_failures():
         code = "unreachable" if failure.unreachable else failure.mip_error or "failed"
-        known = hint(failure.message, tips.get(failure.host, {"f": "", "h": failure.host, "target": "", "key": ""}))
-        following = str(failure.data.get("next") or known or default.replace("{host}", failure.host))
+        facts = tips.get(failure.host, {"mipfed": "mipfed -f NAME", "h": failure.host, "target": failure.host, "key": ""})
+        known = hint(failure.message, facts)
+        usual = _NEXT.get(failure.mip_error, default)
+        following = str(failure.data.get("next") or known or usual.replace("{host}", failure.host).replace("{mipfed}", facts["mipfed"]))
         task = f"{failure.role} : {failure.task}" if failure.role else failure.task
         report = failure.data.get("mip_report")
         if isinstance(report, Mapping) and (named := report_problems(report.get("data"))):

@@ -144,6 +144,7 @@ def load(source: Source, *, password: str | None = None, limit: str | None = Non
     :raises MipfedError: CONFIGURATION when the inventory does not parse or the password is wrong.
     """
     os.environ.setdefault("ANSIBLE_INVENTORY_IGNORE_REGEX", IGNORED)
+    os.environ.setdefault("ANSIBLE_DUPLICATE_YAML_DICT_KEY", "error")
     from ansible.errors import AnsibleError
     from ansible.inventory.manager import InventoryManager
     from ansible.template import Templar

@@ -161,12 +161,13 @@ def finish(verb: str, before: dict[str, Any], after: dict[str, Any], body: Calla
     except KeyboardInterrupt:
         interrupted = Problem("interrupted", "Interrupted before anything was started.")
         outcome = Outcome(exit_code=ExitCode.INTERRUPTED, errors=[interrupted])
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.INTERNAL
     except Exception as error:
         outcome = Outcome(exit_code=ExitCode.INTERNAL, errors=[_crash(error, verbose)])
-    render.emit(output, verb, session.name if session else None, outcome, verbose=verbose)
+    try:
+        render.emit(output, verb, session.name if session else None, outcome, verbose=verbose)
+    except BrokenPipeError:
+        # The reader has left (`| head`); Python would complain once more when it flushes at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return outcome.exit_code
 
 

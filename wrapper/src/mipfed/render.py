@@ -260,6 +260,8 @@ def plain(step: Step, verbose: int = 0) -> str:
         return f"== {step.play}"
     if step.event != "host" or (step.status in ("ok", "skipped", "ignored") and not verbose) or (step.status == "skipped" and verbose < 2):
         return ""
+    if step.status == "ok" and verbose < 2 and step.task.startswith("Validating arguments against arg spec"):
+        return ""
     item = f" [{step.item}]" if step.item else ""
     role = f"{step.role.rsplit('.', 1)[-1]} : " if step.role else ""
     took = f" ({step.seconds:.1f} s)" if step.seconds and step.seconds >= 0.1 else ""

@@ -105,6 +105,7 @@ def settings(job: Job) -> dict[str, str]:
         "ANSIBLE_DISPLAY_SKIPPED_HOSTS": "False",
         "ANSIBLE_INVENTORY_UNPARSED_FAILED": "True",
         "ANSIBLE_INVENTORY_IGNORE_REGEX": IGNORED,
+        "ANSIBLE_DUPLICATE_YAML_DICT_KEY": "error",
         "ANSIBLE_LOCALHOST_WARNING": "False",
     }
     forced = {

@@ -76,7 +76,7 @@ class Session:
     def call(self, arguments: str) -> str:
         """Return a command line of mipfed for this federation, for the user to copy."""
         chosen = f"-i {paths.shown(self.options.inventory)}" if self.options.inventory else f"-f {self.name or self.source.name}"
-        return f"mipfed {chosen} {arguments}"
+        return f"mipfed {chosen} {arguments}".rstrip()
 
     @staticmethod
     def interactive() -> bool:
@@ -151,7 +151,7 @@ class Session:
         promised = [node for node in lacking if node["host_key"]]
         if promised:
             # The inventory's fingerprint is the operator's word; asking again would add nothing.
-            trust.pin_promised(promised, self.source.known_hosts, self.source.name)
+            trust.pin_promised(promised, self.source.known_hosts, self.call(""))
         unknown = [str(node["name"]) for node in lacking if not node["host_key"]]
         if unknown:
             raise MipfedError(
@@ -169,7 +169,7 @@ class Session:
         for name, variables in prepared.inventory.variables.items():
             user, address = variables.get("ansible_user"), str(variables.get("ansible_host") or name)
             tips[name] = {
-                "f": self.source.name,
+                "mipfed": self.call(""),
                 "h": name,
                 "target": f"{user}@{address}" if user else address,
                 "key": str(variables.get("ansible_ssh_private_key_file") or "~/.ssh/id_ed25519"),

@@ -138,14 +138,14 @@ def pin(known_hosts: Path, entries: Sequence[Trust], *, replace: bool = False) -
             leftover.unlink(missing_ok=True)
 
 
-def refusals(entries: Sequence[Trust], federation: str) -> list[Problem]:
+def refusals(entries: Sequence[Trust], mipfed: str) -> list[Problem]:
     """Return a problem for each key that must not be accepted as it is."""
     found = []
     for entry in entries:
         if entry.state == "changed":
             advice = (
                 f"Find out why from the people at {entry.node} (a new installation, or someone in between); "
-                f"when it is right: mipfed -f {federation} trust --replace {entry.node}"
+                f"when it is right: {mipfed} trust --replace {entry.node}"
             )
             found.append(Problem("host-key-changed", entry.message, host=entry.node, next=advice))
         elif entry.state == "mismatch":
@@ -156,13 +156,13 @@ def refusals(entries: Sequence[Trust], federation: str) -> list[Problem]:
     return found
 
 
-def pin_promised(nodes: Sequence[Mapping[str, Any]], known_hosts: Path, federation: str) -> list[Trust]:
+def pin_promised(nodes: Sequence[Mapping[str, Any]], known_hosts: Path, mipfed: str) -> list[Trust]:
     """Pin the keys of nodes whose fingerprints the inventory gives.
 
     :raises MipfedError: CHECK when a node shows another key. A node that does not answer is left for the run to report.
     """
     entries = examine(nodes, known_hosts)
-    wrong = [problem for problem in refusals(entries, federation) if problem.code != "unreachable"]
+    wrong = [problem for problem in refusals(entries, mipfed) if problem.code != "unreachable"]
     if wrong:
         raise MipfedError(ExitCode.CHECK, wrong)
     matching = [entry for entry in entries if entry.state == "matches"]
@@ -171,14 +171,15 @@ def pin_promised(nodes: Sequence[Mapping[str, Any]], known_hosts: Path, federati
 
 
 def decide(
-    entries: Sequence[Trust], federation: str, *, replace: Sequence[str], accept: Callable[[Sequence[Trust]], bool]
+    entries: Sequence[Trust], mipfed: str, *, replace: Sequence[str], accept: Callable[[Sequence[Trust]], bool]
 ) -> tuple[list[Trust], list[Trust], list[Problem]]:
     """Divide what was examined into keys to add, keys to replace and problems.
 
+    :arg mipfed: the program with its federation, for the commands that come next.
     :arg replace: nodes whose changed keys are to be replaced.
     :arg accept: asks about keys that nothing vouches for; none of them is taken when it says no.
     """
-    problems = [p for p in refusals(entries, federation) if not (p.code == "host-key-changed" and p.host in replace)]
+    problems = [p for p in refusals(entries, mipfed) if not (p.code == "host-key-changed" and p.host in replace)]
     changed = [entry for entry in entries if entry.state == "changed" and entry.node in replace]
     unknown = [entry for entry in entries if entry.state == "new"]
     added = [entry for entry in entries if entry.state == "matches"]
