@@ -175,6 +175,8 @@ def load(source: Source, *, password: str | None = None, limit: str | None = Non
         matched = [str(host) for host in manager.list_hosts("all")]
     except AnsibleError as error:
         text = _explained(error)
+        if "No inventory was parsed" in text:
+            _parses(loader, source.path)  # says why, where Ansible only warned
         if "ecrypt" in text or "vault" in text.lower():
             raise configuration(
                 f"The vault-encrypted variables of {paths.shown(source.folder)} cannot be read: {text}",
