@@ -481,6 +481,15 @@ def needs_repair(service: Mapping[str, Any]) -> bool:
     return ((service.get("UpdateStatus") or {}).get("State") or "") in ("paused", "rollback_paused")
 
 
+def is_dead(spec: Mapping[str, Any], tasks: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether a service of this specification has fewer tasks than wanted that run or are going to be started.
+
+    The swarm leaves it so: its restart policy allows no more attempts.
+    """
+    alive = [task for task in tasks if task.get("DesiredState") not in ENDED]
+    return len(alive) < replicas_of(spec)
+
+
 # --- tasks ---------------------------------------------------------------------------------------------------------------
 
 

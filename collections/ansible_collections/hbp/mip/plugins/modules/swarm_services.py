@@ -12,7 +12,8 @@ version_added: 0.1.0
 description:
   - Takes the whole wanted set of services, compares it with what the swarm runs, creates and updates what differs, waits until it
     runs, and explains what does not.
-  - Services are compared by their specification, so that a second run changes nothing.
+  - Services are compared by their specification, so that a second run changes nothing. A service that the swarm has given up, because an
+    update stopped half-way or its restart policy allows no more attempts, is started again.
   - Tags of images are resolved to digests on the manager before anything is changed. An image that does not exist stops the run there.
   - Only services with the label C(eu.humanbrainproject.mip.federation) of this O(project) are ever touched.
   - One run is one step. When an updated service fails, every service that this run updated goes back to its previous specification.
@@ -455,6 +456,8 @@ class Item:
         self.action = UNCHANGED
         self.applied = False
         self.replaces_tasks = False
+        self.interrupted = False
+        self.dead = False
         self.known_tasks: Set[str] = set()
         self.failed_tasks: Dict[str, Dict[str, Any]] = {}
         self.pending_since = 0.0
@@ -630,8 +633,8 @@ def pin_images(items: List[Item], images: Optional[Images]) -> List[str]:
     return warnings
 
 
-def plan(items: List[Item]) -> None:
-    """Decide what has to be done with each of `items`."""
+def plan(items: List[Item], tasks: Dict[str, List[Dict[str, Any]]]) -> None:
+    """Decide what has to be done with each of `items`. `tasks` are those of existing services, by service ID."""
     for item in items:
         if item.before is None:
             item.action = CREATED
@@ -641,9 +644,24 @@ def plan(items: List[Item]) -> None:
         # A forced update of an operator raised the counter. Setting it back would restart the tasks for nothing.
         template["ForceUpdate"] = int((old.get("TaskTemplate") or {}).get("ForceUpdate") or 0)
         differs = _services.canonical(old) != _services.canonical(item.spec)
+        item.interrupted = _services.needs_repair(item.before)
+        item.dead = not differs and _services.is_dead(item.spec, tasks.get(item.service_id, []))
+        if item.dead:
+            # Nobody starts it again, unless its tasks are wanted anew.
+            template["ForceUpdate"] += 1
         item.replaces_tasks = _services.tasks_are_replaced(old, item.spec)
-        if differs or _services.needs_repair(item.before):
+        if differs or item.interrupted or item.dead:
             item.action = UPDATED
+
+
+def read_tasks(client: Any, ids: List[str]) -> Dict[str, List[Dict[str, Any]]]:
+    """The tasks of the services with these IDs, by service ID."""
+    result: Dict[str, List[Dict[str, Any]]] = {service_id: [] for service_id in ids}
+    if ids:
+        with engine_call("list the tasks of the swarm"):
+            for task in client.tasks(filters={"service": ids}):
+                result.setdefault(str(task["ServiceID"]), []).append(task)
+    return result
 
 
 class Deployment:
@@ -669,13 +687,7 @@ class Deployment:
 
     def read_tasks(self, items: List[Item]) -> Dict[str, List[Dict[str, Any]]]:
         """Tasks of `items` by service ID."""
-        ids = [item.service_id for item in items if item.service_id]
-        result: Dict[str, List[Dict[str, Any]]] = {service_id: [] for service_id in ids}
-        if ids:
-            with engine_call("list the tasks of the swarm"):
-                for task in self.client.tasks(filters={"service": ids}):
-                    result.setdefault(str(task["ServiceID"]), []).append(task)
-        return result
+        return read_tasks(self.client, [item.service_id for item in items if item.service_id])
 
     # --- writing
 
@@ -1053,8 +1065,10 @@ def diff_of(items: List[Item], removed: List[Dict[str, Any]], networks: Dict[str
         after[item.name] = _services.readable(item.spec, names)
         if item.before:
             before[item.name] = _services.readable(item.before["Spec"], names)
-            if _services.needs_repair(item.before):
+            if item.interrupted:
                 before[item.name]["interrupted_update"] = item.before["UpdateStatus"]["State"]
+            if item.dead:
+                before[item.name]["given_up_by_the_swarm"] = True
     for service in removed:
         before[service["Spec"]["Name"]] = _services.readable(service["Spec"], names)
     return {"before": before, "after": after}
@@ -1198,7 +1212,7 @@ def main() -> None:
         items = build_items(options, project, view, networks_may_be_missing=module.check_mode)
         for text in pin_images(items, Images(client) if module.params["resolve_image"] == "always" else None):
             module.warn(text)
-        plan(items)
+        plan(items, read_tasks(client, [item.service_id for item in items if item.service_id]))
     except Rejected as error:
         module.fail_json(msg="%s. Nothing was changed" % error, errors=error.reasons)
     except (_swarm.SwarmError, EngineError) as error:
