@@ -164,19 +164,18 @@ def _resources(facts: dict[str, Any], wanted: Wanted, found: Findings) -> None:
 
 def _clock(facts: dict[str, Any], wanted: Wanted, found: Findings) -> None:
     offset, limit = facts["time_offset_s"], wanted.limits["clock_skew_seconds"]
+    fix = "sudo timedatectl set-ntp true (package systemd-timesyncd or chrony), then timedatectl status"
+    if facts["container"] not in ("", "docker"):
+        fix = "the clock is that of the machine around this container; there: %s" % fix
     if offset is not None and abs(offset) > limit:
         found.problem(
             "clock-skew",
             "the clock is %.1f seconds %s the controller's, %g are allowed (certificates and logs depend on it)"
             % (abs(offset), "ahead of" if offset > 0 else "behind", limit),
-            "sudo timedatectl set-ntp true (package systemd-timesyncd or chrony), then timedatectl status",
+            fix,
         )
     if not facts["clock_synchronised"]:
-        found.warning(
-            "clock-unsynchronised",
-            "no time service keeps this host's clock, so it will drift",
-            "sudo timedatectl set-ntp true (package systemd-timesyncd or chrony)",
-        )
+        found.warning("clock-unsynchronised", "no time service keeps this host's clock, so it will drift", fix)
 
 
 def _data(facts: dict[str, Any], wanted: Wanted, found: Findings) -> None:
