@@ -239,7 +239,8 @@ def test_unreachable_host_and_the_others_finish(project: Project, closed_port: i
     (error,) = document["errors"]
     assert (error["code"], error["host"]) == ("unreachable", "fed-wk-2")
     assert "Connection refused" in error["message"]
-    assert error["next"].startswith("ssh -i ")
+    assert not error["message"].startswith("Task failed")
+    assert error["next"].startswith(f"ssh -p {closed_port} -i ")
     assert document["hosts"]["fed-wk-1"]["state"] == "ok"
     assert document["hosts"]["fed-wk-2"]["state"] == "unreachable"
 
@@ -374,10 +375,11 @@ def test_status_with_a_node_away(project: Project, closed_port: int) -> None:
     assert done.code == ExitCode.UNREACHABLE
     assert done.document["result"]["problems"] == []
     problem = {"node": "fed-wk-2", "code": "node-down", "message": "is down", "fix": ""}
-    answer = {"mip_error": "check", "mip_report": {"verb": "status", "schema": 1, "data": {"problems": [problem]}}}
+    answer = {"msg": "not healthy", "mip_error": "check", "mip_report": {"verb": "status", "schema": 1, "data": {"problems": [problem]}}}
     task = json.dumps({"name": "Report: status", "hbp.mip.answer": {"answer": answer, "fail": True}})
     project.playbook("status", f"{ping}- hosts: master\n  gather_facts: false\n  tasks: [{task}]\n")
-    assert project.run("status", "-f", "fed").code == ExitCode.UNREACHABLE
+    away = project.run("status", "-f", "fed")
+    assert away.code == ExitCode.UNREACHABLE, away.err
 
 
 def test_missing_report_is_internal(project: Project) -> None:

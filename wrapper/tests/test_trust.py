@@ -138,7 +138,7 @@ def test_wrong_ssh_key_says_so(project: Project, hosts: Path, sshd: Sshd) -> Non
     (error,) = project.run("deploy", "-y", "-f", "fed", "-o", "json").document["errors"]
     assert (error["code"], error["host"]) == ("unreachable", "fed-wk-1")
     assert "Permission denied" in error["message"]
-    assert error["next"].startswith("ssh-copy-id")
+    assert error["next"].startswith(f"ssh-copy-id -p {sshd.port} ")
 
 
 def test_a_host_that_does_not_answer(project: Project, hosts: Path, sshd: Sshd) -> None:

@@ -105,7 +105,7 @@ def reason(res: Mapping[str, Any]) -> str:
     """Return why a task failed, from its result."""
     if res.get("censored"):
         return "the reason is hidden, because the task handles secrets (no_log)"
-    message = str(res.get("msg") or "").strip()
+    message = re.sub(r"^(Task failed: |Module failed: )+", "", str(res.get("msg") or "").strip())
     if not message or message in ("MODULE FAILURE", "non-zero return code") or message.startswith("MODULE FAILURE"):
         streams = [str(res.get(key) or "").strip() for key in ("module_stderr", "stderr", "module_stdout", "stdout")]
         extra = next((stream for stream in streams if stream), str(res.get("exception") or "").strip())
@@ -358,13 +358,13 @@ class Collector:
 
 
 #: What ssh or sudo say, and what to do about it: `{mipfed}` is the program with its federation, `{h}` the host,
-#: `{target}` user@address, `{key}` the identity.
+#: `{target}` user@address, `{port}` the option for a port other than 22, `{key}` the identity.
 _HINTS = (
     (r"REMOTE HOST IDENTIFICATION HAS CHANGED", "{mipfed} trust {h}   (first ask why the key changed)"),
     (r"Host key verification failed|No \S+ host key is known", "{mipfed} trust {h}"),
-    (r"Permission denied", "ssh-copy-id -f -i {key}.pub {target}   (or set mip_first_password in the vault)"),
+    (r"Permission denied", "ssh-copy-id{port} -f -i {key}.pub {target}   (or set mip_first_password in the vault)"),
     (r"Could not resolve hostname", "Correct ansible_host of {h} in the inventory"),
-    (r"Connection refused|timed out|No route to host|unreachable", "ssh -i {key} {target}   (is {h} switched on, and sshd running?)"),
+    (r"Connection refused|timed out|No route to host|unreachable", "ssh{port} -i {key} {target}   (is {h} switched on, and sshd running?)"),
     (
         r"[Mm]issing sudo password|password is required|[Ii]ncorrect sudo password",
         "Let {target} use sudo without a password, or put ansible_become_password into the vault",
@@ -405,7 +405,7 @@ def problems(collector: Collector, tips: Mapping[str, Mapping[str, str]], defaul
     found = []
     for failure in collector.final_failures():
         code = "unreachable" if failure.unreachable else failure.mip_error or "failed"
-        facts = tips.get(failure.host, {"mipfed": "mipfed -f NAME", "h": failure.host, "target": failure.host, "key": ""})
+        facts = tips.get(failure.host, {"mipfed": "mipfed -f NAME", "h": failure.host, "target": failure.host, "key": "", "port": ""})
         known = hint(failure.message, facts)
         usual = _NEXT.get(failure.mip_error, default)
         following = str(failure.data.get("next") or known or usual.replace("{host}", failure.host).replace("{mipfed}", facts["mipfed"]))

@@ -172,6 +172,7 @@ class Session:
                 "mipfed": self.call(""),
                 "h": name,
                 "target": f"{user}@{address}" if user else address,
+                "port": f" -p {variables['ansible_port']}" if int(variables.get("ansible_port") or 22) != 22 else "",
                 "key": str(variables.get("ansible_ssh_private_key_file") or "~/.ssh/id_ed25519"),
             }
         return tips
