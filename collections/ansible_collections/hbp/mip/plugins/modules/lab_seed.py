@@ -11,7 +11,7 @@ module: lab_seed
 short_description: Put synthetic data on a lab's machines
 version_added: 0.1.0
 description:
-  - Makes Common Data Elements, CSV files and databases for a master and some hospitals. All values are synthetic: calculated from a seed.
+  - Makes Common Data Elements, CSV files and databases for a master and some hospitals. All values are synthetic and come from a seed.
   - A hospital gets the CDEs, the CSV files and the database of each of its pathologies. The master gets the CDEs of all pathologies, and
     databases without rows.
   - Most datasets have 300 to 1000 rows. One has fewer than 10, about which an engine must not tell anything.

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import json
 import os
@@ -170,7 +171,7 @@ def federation(host: Host, pushed: Result, seeded: list[Dataset]) -> Host:
             healthcheck={"test": ["CMD", "healthcheck"], "interval": int(1e9), "timeout": int(5e9), "retries": 60},
         )  # fmt: skip
     for name in ("ms", "wk-1"):
-        wait(lambda name=name: host.healthy(name), f"{name} is healthy")
+        wait(functools.partial(host.healthy, name), f"{name} is healthy")
     return host
 
 
