@@ -60,6 +60,7 @@ from ansible_collections.hbp.mip.plugins.module_utils._lab_base import APT_MOUNT
 
 #: priority of the policy rule that keeps a lab from being routed to anywhere; below the main table, above the local one
 RULE_PRIORITY = "10770"
+NSPAWN_DIR = "/run/systemd/nspawn"
 
 SCRIPT = """\
 #!/bin/sh
@@ -68,6 +69,10 @@ PATH=/usr/sbin:/usr/bin:/sbin:/bin
 unplug() {{
     ip link delete {veth} 2>/dev/null
     ip netns delete {netns} 2>/dev/null
+    for folder in {leftovers}; do
+        [ -d "$folder" ] && umount -l "$folder" 2>/dev/null
+        [ -d "$folder" ] && rmdir "$folder"
+    done
 }}
 plug() {{
     ip netns add {netns} &&
@@ -157,11 +162,16 @@ def running(paths: Paths, name: str, table: Optional[Sequence[Process]] = None) 
     return Running(top[0] if top else None, nspawn, leaders[0] if leaders else None)
 
 
-def nspawn_command(paths: Paths, machine: Machine) -> List[str]:
-    """The container runner's command line."""
+def leftovers(net: Network, last_byte: int) -> List[str]:
+    """What nspawn leaves when it is killed; newer ones refuse to start while it is there."""
+    return ["%s/%s/%s" % (NSPAWN_DIR, folder, net.veth(last_byte)) for folder in ("propagate", "unix-export")]
+
+
+def nspawn_command(paths: Paths, machine: Machine, net: Network) -> List[str]:
+    """The container runner's command line. Its name for the machine is that of its cable, which is unique on this host."""
     home, name = paths.machine(machine.name), machine.name
     command = [shutil.which("systemd-nspawn") or "/usr/bin/systemd-nspawn", "--quiet", "--boot", "--settings=no"]
-    command += ["--directory=" + paths.root(name), "--machine=" + name, "--hostname=" + name]
+    command += ["--directory=" + paths.root(name), "--machine=" + net.veth(machine.last_byte), "--hostname=" + name]
     command += ["--register=no", "--keep-unit", "--console=pipe", "--link-journal=no"]
     command += ["--resolv-conf=off", "--timezone=off", "--notify-ready=no"]
     # a machine must not set the clock of the host or load modules into its kernel
@@ -174,7 +184,9 @@ def nspawn_command(paths: Paths, machine: Machine) -> List[str]:
         if os.path.exists(device):
             command.append("--bind=" + device)
     command.append("--bind-ro=%s/debs:%s" % (machine.base, APT_MOUNT))
-    return command + ["--bind=" + bind for bind in machine.binds]
+    for bind in machine.binds:
+        command.append("--bind-ro=" + bind[: -len(":ro")] if bind.endswith(":ro") else "--bind=" + bind)
+    return command
 
 
 def environment(base: Dict[str, Any], trees: Sequence[CgroupTree]) -> Dict[str, str]:
@@ -194,6 +206,7 @@ def machine_script(
     return SCRIPT.format(
         name=machine.name,
         veth=net.veth(machine.last_byte),
+        leftovers=" ".join(leftovers(net, machine.last_byte)),
         netns=shlex.quote(netns_name(lab, machine.name)),
         mac=net.mac(machine.last_byte),
         mtu=mtu,
@@ -401,7 +414,7 @@ def start(paths: Paths, machine: Machine, net: Network, mtu: int) -> None:
         groups.append(group)
         set_memory_limit(tree, group, machine.memory_mb)
     base = read_json(os.path.join(machine.base, "base.json"))
-    text = machine_script(lab, machine, net, groups, environment(base, trees), nspawn_command(paths, machine), mtu)
+    text = machine_script(lab, machine, net, groups, environment(base, trees), nspawn_command(paths, machine, net), mtu)
     write_file(script_path(paths, machine.name), text, 0o755)
     log = os.path.join(paths.machine(machine.name), "console.log")
     spawn_daemon(["/bin/sh", script_path(paths, machine.name)], log)
@@ -453,6 +466,10 @@ def power_off_hard(paths: Paths, name: str, net: Network, last_byte: int, cut: b
     run(["ip", "link", "delete", net.veth(last_byte)], check=False)
     if os.path.lexists(os.path.join(NETNS_DIR, netns_name(lab, name))):
         run(["ip", "netns", "delete", netns_name(lab, name)], check=False)
+    for folder in leftovers(net, last_byte):
+        with contextlib.suppress(OSError):
+            unmount_below(folder)
+            os.rmdir(folder)
     for tree in cgroup_trees():
         remove_cgroup("%s/%s/%s/%s/boot" % (tree.path, CGROUP_ROOT, lab, name))
     return seen
@@ -500,7 +517,8 @@ def docker_answers(leader: int) -> bool:
 
 def wait_ready(paths: Paths, wanted: Sequence[Tuple[str, str, bool]], timeout: float) -> None:
     """Waits until each (name, address, with Docker) is ready; LabError names those that are not, and their consoles."""
-    deadline = time.monotonic() + timeout
+    begun = time.monotonic()
+    deadline = begun + timeout
     lacking = {name: "power" for name, _address, _docker in wanted}
 
     def watch(name: str, address: str, docker: bool) -> None:
@@ -519,7 +537,7 @@ def wait_ready(paths: Paths, wanted: Sequence[Tuple[str, str, bool]], timeout: f
             future.result()
     late = ["%s (no %s; %s)" % (name, what, console_tail(paths, name)) for name, what in sorted(lacking.items()) if what]
     if late:
-        raise LabError("not ready after %d s: %s" % (timeout, "; ".join(late)))
+        raise LabError("not ready after %d s: %s" % (time.monotonic() - begun, "; ".join(late)))
 
 
 # --------------------------------------------------------------------------------------------------------------------

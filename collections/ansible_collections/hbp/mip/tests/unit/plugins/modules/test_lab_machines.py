@@ -234,18 +234,24 @@ class TestScript:
     def script(self, **given: Any) -> str:
         paths = _lab.lab_paths("/state", "lab")
         wanted = machine(**given)
-        return _lab_machine.machine_script(
-            "lab", wanted, _lab.network(7), ["/sys/fs/cgroup/a b"], {"X": "1 2"}, _lab_machine.nspawn_command(paths, wanted), 1400
-        )
+        net = _lab.network(7)
+        command = _lab_machine.nspawn_command(paths, wanted, net)
+        return _lab_machine.machine_script("lab", wanted, net, ["/sys/fs/cgroup/a b"], {"X": "1 2"}, command, 1400)
 
     def test_is_shell(self) -> None:
         subprocess.run(["sh", "-n"], input=self.script(binds=("/a b:/c:ro",)), text=True, check=True)
+
+    def test_binds(self) -> None:
+        text = self.script(binds=("/a b:/c:ro", "/d:/e"))
+        assert "'--bind-ro=/a b:/c'" in text
+        assert "--bind=/d:/e" in text
 
     def test_holds_what_it_must(self) -> None:
         text = self.script()
         assert "ip -n lab.lab-ms address add 10.77.7.11/24" in text
         assert "ip link set miplab7-11 master miplab7 up" in text
         assert "mtu 1400" in text
+        assert "--machine=miplab7-11 --hostname=lab-ms" in text
         assert "'/sys/fs/cgroup/a b'" in text
         assert "env 'X=1 2' " in text
         assert "--network-namespace-path=/run/netns/lab.lab-ms" in text
