@@ -1171,7 +1171,7 @@ _SERVICE_OPTIONS: Dict[str, Any] = {
     "stop_grace_period": {"type": "str"},
     "init": {"type": "bool"},
     "replicas": {"type": "int", "default": 1},
-    "secrets": {"type": "list", "elements": "dict", "default": [], "options": _FILE_OPTIONS},
+    "secrets": {"type": "list", "elements": "dict", "default": [], "options": _FILE_OPTIONS, "no_log": False},
     "configs": {"type": "list", "elements": "dict", "default": [], "options": _FILE_OPTIONS},
 }
 
