@@ -131,6 +131,23 @@ def test_dead_worker_is_told_and_comes_back(federation: Federation) -> None:
     federation.wait_complete()
 
 
+def test_node_whose_address_is_gone_is_left_out(federation: Federation) -> None:
+    """A container that is gone answers nothing at all, unlike a dead program in a container: it is pruned, as the engine does."""
+    code = """
+import json
+from exareme_standin import __main__ as m
+master = m.Master(m.read_settings(), None)
+master.registry.add(m.os.environ["LIVING"], "wk-1", "1")
+master.registry.add("240.0.0.1", "gone", "1")
+print(json.dumps([master.health(), sorted(master.registry.nodes().values())]))
+"""
+    environment = {**federation.nodes["ms"].environment, "LIVING": federation.addresses["wk-1"]}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=STANDIN, env=environment, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.stdout.splitlines()[-1:] == ['[{"active_nodes": "wk-1"}, ["wk-1"]]'], done.stderr
+
+
 def test_removed_worker_stays_out_until_it_is_started_again(federation: Federation) -> None:
     master, worker = federation.addresses["ms"], federation.addresses["wk-10"]
     assert request(master, 9091, "GET", "/remove/worker").status == 404
