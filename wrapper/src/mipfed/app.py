@@ -355,7 +355,7 @@ def _lock(session: Session, *, release: bool) -> Outcome:
             "Release the lock?",
         )
     playbook = str(Path(__file__).parent / "playbooks" / "lock.yml")
-    outcome = session.play(playbook, prepared, variables={"mipfed_lock_state": "released" if release else "info"})
+    outcome = session.play(playbook, prepared, variables={"mipfed_lock_state": "released" if release else "shown"})
     lock = outcome.done.collector.lock if outcome.done else None
     outcome.result = lock
     if lock is not None:

@@ -566,8 +566,12 @@ def claim_network(paths: Paths, wanted: Optional[int], write: bool) -> Network:
         number = record.get("number")
         if number is not None and wanted is not None and wanted != number:
             raise LabError("lab '%s' has network number %d, not %d: take it down first" % (os.path.basename(paths.lab), number, wanted))
+        taken = other_numbers(paths)
+        if number is None:
+            # a lab of another state directory, or what one left
+            taken += [n for n in range(1, 255) if os.path.exists("/sys/class/net/" + network(n).bridge)]
         routes = parse_routes(read_text("/proc/net/route"))
-        net = network(choose_number(routes, other_numbers(paths), number if number is not None else wanted))
+        net = network(choose_number(routes, taken, number if number is not None else wanted))
         if number is None and write:
             os.makedirs(paths.lab, mode=0o755, exist_ok=True)
             record = {"lab": os.path.basename(paths.lab), "number": net.number, "subnet": net.subnet, "machines": {}}
@@ -676,8 +680,8 @@ def bring_up(
 ) -> Dict[str, Any]:
     """Makes and starts the wanted machines, all at once, and waits until they answer. ``timeout`` in seconds."""
     paths = lab_paths(state_dir, lab)
-    net = claim_network(paths, number, not check)
     with contextlib.nullcontext() if check else locked(paths.lab, timeout, "lab '%s'" % lab):
+        net = claim_network(paths, number, not check)
         machines = plan_machines(paths, wanted, default_base)
         names = {machine.name for machine in machines}
         record = load(paths).get("machines", {})

@@ -27,7 +27,7 @@ attributes:
     support: full
 options:
   state:
-    description: What to do; V(info) never fails.
+    description: What to do; V(shown) never fails.
     type: str
     choices: [acquired, released, info]
     default: acquired
@@ -39,7 +39,7 @@ options:
     description:
       - Who asks. The O(holder.id) tells holders from one another; without it O(holder.user), O(holder.host), O(holder.pid) and
         O(holder.pid_start) do together.
-      - Required, with an id or a host and a pid, unless O(state=info) or O(force=true).
+      - Required, with an id or a host and a pid, unless O(state=shown) or O(force=true).
     type: dict
     default: {}
     suboptions:
@@ -98,7 +98,7 @@ EXAMPLES = r"""
 
 - name: See who holds it
   hbp.mip.federation_lock:
-    state: info
+    state: shown
     federation: lab
 """
 
@@ -203,7 +203,7 @@ def main() -> None:
     """Entry point."""
     module = AnsibleModule(
         argument_spec={
-            "state": {"type": "str", "choices": ["acquired", "released", "info"], "default": "acquired"},
+            "state": {"type": "str", "choices": ["acquired", "released", "shown"], "default": "acquired"},
             "federation": {"type": "str", "required": True},
             "holder": {
                 "type": "dict",
@@ -232,7 +232,7 @@ def main() -> None:
     if given["lease"] < 1:
         module.fail_json(msg="lease: must be at least one second", mip_error="configuration")
     lock = _lock.FederationLock("%s/%s" % (given["directory"], federation))
-    if given["state"] == "info":
+    if given["state"] == "shown":
         module.exit_json(changed=False, **_info(lock, holder))
     result: dict[str, Any] = {"changed": False}
     try:

@@ -83,7 +83,10 @@ def check(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
                 )
             )
     unreachable = [node["name"] for node in federation["nodes"] if node["name"] not in nodes]
-    report: Report = {"nodes": nodes, "unreachable": unreachable, "problems": problems}
+    shown = {
+        name: {"problems": node["problems"], "warnings": node.get("warnings_found", []), "facts": node["facts"]} for name, node in nodes.items()
+    }
+    report: Report = {"nodes": shown, "unreachable": unreachable, "problems": problems}
     if master in unreachable and data.get("needs_master", False):
         report["problems"] = [
             problem(
@@ -129,6 +132,7 @@ def status(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
         report["nodes"].append(
             {
                 "name": name,
+                "role": seen["role"] if seen else "",
                 "swarm": own.get("local_state", "unreachable"),
                 "status": seen["status"] if seen else "absent",
                 "availability": seen["availability"] if seen else "",

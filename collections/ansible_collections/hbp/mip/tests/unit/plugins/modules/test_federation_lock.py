@@ -43,7 +43,7 @@ def test_take_and_give_back(lock: Any, tmp_path: Path) -> None:
     assert taken["holder"] == ANNA
     assert lock_file(tmp_path).parent.stat().st_mode & 0o777 == 0o700
     assert lock_file(tmp_path).stat().st_mode & 0o777 == 0o600
-    assert lock("info", BERND)["held"] and not lock("info", BERND)["mine"]
+    assert lock("shown", BERND)["held"] and not lock("info", BERND)["mine"]
     given = lock("released", ANNA)
     assert not given["held"]
     assert not lock_file(tmp_path).exists()
@@ -59,7 +59,7 @@ def test_refused_to_anybody_else(lock: Any) -> None:
     assert "mipfed -f lab lock release" in refused["msg"]
     not_given = lock("released", BERND)
     assert not_given["failed"] and not_given["mip_error"] == "locked"
-    assert lock("info")["nonce"] == taken["nonce"]
+    assert lock("shown")["nonce"] == taken["nonce"]
     forced = lock("released", BERND, force=True)
     assert not forced.get("failed") and "removed by force" in forced["notice"]
     assert lock("acquired", BERND)["mine"]
@@ -80,7 +80,7 @@ def test_same_process_id_started_at_another_time_is_another_holder(lock: Any) ->
 def test_lease_ends(lock: Any) -> None:
     lock("acquired", ANNA, lease=1)
     time.sleep(1.1)
-    assert lock("info")["expired"]
+    assert lock("shown")["expired"]
     taken = lock("acquired", BERND)
     assert taken["mine"] and taken["previous"]["holder"] == ANNA and "lease" in taken["notice"]
     assert lock("released", ANNA)["mip_error"] == "locked"
@@ -107,7 +107,7 @@ def test_damaged_file_is_explained_and_kept(lock: Any, tmp_path: Path, content: 
     path = lock_file(tmp_path)
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
-    seen = lock("info")
+    seen = lock("shown")
     assert not seen["held"] and str(path) in seen["notice"]
     taken = lock("acquired", ANNA)
     assert taken["mine"] and str(path) in taken["notice"]
@@ -136,15 +136,15 @@ def test_check_mode_writes_nothing(lock: Any, tmp_path: Path) -> None:
 
 
 def test_info_never_fails(lock: Any, tmp_path: Path) -> None:
-    assert lock("info")["held"] is False
+    assert lock("shown")["held"] is False
     lock_file(tmp_path).mkdir(parents=True)
-    unreadable = lock("info")
+    unreadable = lock("shown")
     assert not unreadable.get("failed") and "cannot be read" in unreadable["notice"]
     (tmp_path / "mip" / "lab" / "lock").rmdir()
     (tmp_path / "mip" / "lab").rmdir()
     (tmp_path / "mip").rmdir()
     (tmp_path / "mip").write_text("a file")
-    assert not lock("info").get("failed")
+    assert not lock("shown").get("failed")
     failed = lock("acquired", ANNA)
     assert failed["failed"] and str(tmp_path / "mip") in failed["msg"]
 
@@ -167,7 +167,7 @@ def test_reboot_is_told(lock: Any, tmp_path: Path) -> None:
     found = json.loads(path.read_text())
     found["boot_id"] = "another"
     path.write_text(json.dumps(found))
-    seen = lock("info")
+    seen = lock("shown")
     assert seen["rebooted"] and seen["held"]
 
 
