@@ -16,6 +16,7 @@ from mipfed.exitcodes import ExitCode
 
 from .conftest import MAIN_YML, Project
 from .test_runs import ANSWER
+from .test_trust import on_terminal
 
 PASSWORD = "canary-vault-password: 'x\" $y"
 SECRET = "canary-vaulted-value"
@@ -151,3 +152,10 @@ def test_offline_commands_need_no_password_and_show_no_secret(project: Project, 
         done = project.run(*arguments, "-o", "json")
         assert done.code == ExitCode.OK, done.err + done.out
         assert not any(canary in done.out + done.err for canary in CANARIES)
+
+
+def test_password_from_the_terminal(project: Project, vaulted: Path) -> None:
+    code, shown = on_terminal(project, PASSWORD + "\n", "deploy", "-y", "-f", "fed")
+    assert code == ExitCode.OK, shown
+    assert "Vault password of fed:" in shown
+    assert PASSWORD not in shown.replace("\r", "").split("Vault password of fed:")[1]
