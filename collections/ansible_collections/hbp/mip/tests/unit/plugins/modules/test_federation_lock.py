@@ -43,7 +43,7 @@ def test_take_and_give_back(lock: Any, tmp_path: Path) -> None:
     assert taken["holder"] == ANNA
     assert lock_file(tmp_path).parent.stat().st_mode & 0o777 == 0o700
     assert lock_file(tmp_path).stat().st_mode & 0o777 == 0o600
-    assert lock("shown", BERND)["held"] and not lock("info", BERND)["mine"]
+    assert lock("shown", BERND)["held"] and not lock("shown", BERND)["mine"]
     given = lock("released", ANNA)
     assert not given["held"]
     assert not lock_file(tmp_path).exists()
