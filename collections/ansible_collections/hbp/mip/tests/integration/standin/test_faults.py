@@ -138,7 +138,7 @@ import json
 from exareme_standin import __main__ as m
 master = m.Master(m.read_settings(), None)
 master.registry.add(m.os.environ["LIVING"], "wk-1", "1")
-master.registry.add("240.0.0.1", "gone", "1")
+master.registry.add("255.255.255.255", "gone", "1")
 print(json.dumps([master.health(), sorted(master.registry.nodes().values())]))
 """
     environment = {**federation.nodes["ms"].environment, "LIVING": federation.addresses["wk-1"]}

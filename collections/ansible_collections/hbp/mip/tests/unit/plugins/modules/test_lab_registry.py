@@ -79,7 +79,7 @@ def test_dead_registry_is_started_again(lab: Lab) -> None:
 def test_silent_registry_is_replaced(lab: Lab) -> None:
     pid = lab.run()["pid"]
     os.kill(pid, signal.SIGSTOP)
-    result = lab.run(timeout=2)
+    result = lab.run(timeout=6)
     assert result.msg == "registry restarted, it did not answer"
     assert gone(pid)
 
