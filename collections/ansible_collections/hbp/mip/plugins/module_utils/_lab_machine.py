@@ -76,12 +76,7 @@ unplug() {{
 }}
 plug() {{
     ip netns add {netns} &&
-    ip link add {veth} mtu {mtu} type veth peer name eth0 address {mac} mtu {mtu} netns {netns} &&
-    ip link set {veth} master {bridge} up &&
-    ip -n {netns} link set lo up &&
-    ip -n {netns} address add {address}/24 broadcast + dev eth0 &&
-    ip -n {netns} link set eth0 up &&
-    ip -n {netns} route add default via {gateway}
+    {plug}
 }}
 empty() {{
     for group in {cgroups}; do
@@ -162,6 +157,36 @@ def running(paths: Paths, name: str, table: Optional[Sequence[Process]] = None) 
     return Running(top[0] if top else None, nspawn, leaders[0] if leaders else None)
 
 
+def plug_commands(lab: str, machine: Machine, net: Network, mtu: int) -> List[List[str]]:
+    """Commands that put a network card into the machine's namespace and its cable into the bridge."""
+    inside, veth, size = netns_name(lab, machine.name), net.veth(machine.last_byte), str(mtu)
+    card = ["type", "veth", "peer", "name", "eth0", "address", net.mac(machine.last_byte), "mtu", size, "netns", inside]
+    return [
+        ["ip", "link", "add", veth, "mtu", size, *card],
+        ["ip", "link", "set", veth, "master", net.bridge, "up"],
+        ["ip", "-n", inside, "link", "set", "lo", "up"],
+        ["ip", "-n", inside, "address", "add", net.address(machine.last_byte) + "/24", "broadcast", "+", "dev", "eth0"],
+        ["ip", "-n", inside, "link", "set", "eth0", "up"],
+        ["ip", "-n", inside, "route", "add", "default", "via", net.gateway],
+    ]
+
+
+def plugged_in(net: Network, last_byte: int) -> bool:
+    """Whether the machine's cable is in the bridge, and up."""
+    device = "/sys/class/net/" + net.veth(last_byte)
+    flags = read_text(device + "/flags").strip() or "0"
+    return os.path.basename(os.path.realpath(device + "/master")) == net.bridge and bool(int(flags, 16) & 1)
+
+
+def plug_in(lab: str, machine: Machine, net: Network, mtu: int) -> None:
+    """Puts a running machine's cable back."""
+    commands = plug_commands(lab, machine, net, mtu)
+    if os.path.exists("/sys/class/net/" + net.veth(machine.last_byte)):
+        commands = commands[1:2]
+    for command in commands:
+        run(command)
+
+
 def leftovers(net: Network, last_byte: int) -> List[str]:
     """What nspawn leaves when it is killed; newer ones refuse to start while it is there."""
     return ["%s/%s/%s" % (NSPAWN_DIR, folder, net.veth(last_byte)) for folder in ("propagate", "unix-export")]
@@ -208,11 +233,7 @@ def machine_script(
         veth=net.veth(machine.last_byte),
         leftovers=" ".join(leftovers(net, machine.last_byte)),
         netns=shlex.quote(netns_name(lab, machine.name)),
-        mac=net.mac(machine.last_byte),
-        mtu=mtu,
-        bridge=net.bridge,
-        address=net.address(machine.last_byte),
-        gateway=net.gateway,
+        plug=" &&\n    ".join(" ".join(shlex.quote(word) for word in argv) for argv in plug_commands(lab, machine, net, mtu)),
         cgroups=" ".join(shlex.quote(group) for group in cgroups) or '""',
         environment=" ".join(shlex.quote("%s=%s" % item) for item in sorted(env.items())),
         command=" ".join(shlex.quote(word) for word in command),
@@ -693,6 +714,8 @@ def bring_up(
         to_create = [m for m in machines if not complete(paths, m.name)]
         to_start = [m for m in machines if m in to_create or not running(paths, m.name, table).on]
         actions += ["%s: %s" % (m.name, "created" if m in to_create else "started") for m in to_start]
+        loose = [m for m in machines if m not in to_start and not plugged_in(net, m.last_byte)]
+        actions += ["%s: plugged in" % m.name for m in loose]
         if not check:
             if problems:
                 repair_network(paths, net, ports, problems)
@@ -707,6 +730,8 @@ def bring_up(
                 if machine in to_create:
                     create(paths, machine, net, keys)
                 start(paths, machine, net, mtu)
+            for machine in loose:
+                plug_in(lab, machine, net, mtu)
             entries = load(paths)["machines"]
             wait_ready(paths, [(m.name, entries[m.name]["address"], entries[m.name]["docker"]) for m in machines], timeout)
         entries = load(paths).get("machines", {})
