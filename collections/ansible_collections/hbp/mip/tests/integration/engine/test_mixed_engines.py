@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -43,7 +44,7 @@ def test_every_module(mixed: Engines) -> None:
     )  # fmt: skip
     nodes = [{"node_id": first["node_id"], "name": "ms"}, {"node_id": second["node_id"], "name": "wk-1", "labels": {"site": "a"}}]
     quad("swarm_nodes", manager, nodes=nodes)
-    network = {"name": NETWORK, "subnet": "10.20.30.0/24", "encrypted": True, "mtu": 1400, "labels": {"a": "b"}}
+    network: dict[str, Any] = {"name": NETWORK, "subnet": "10.20.30.0/24", "encrypted": True, "mtu": 1400, "labels": {"a": "b"}}
     quad("swarm_network", manager, **network)
     assert "encrypted is true, wanted false" in refuse("swarm_network", manager, **{**network, "encrypted": False})
     quad("swarm_network", manager, name="plain", subnet="10.20.31.0/24", encrypted=False)
@@ -53,7 +54,8 @@ def test_every_module(mixed: Engines) -> None:
             "networks": [{"name": "plain", "aliases": ["b", "a"]}], "env": {"B": 1, "A": "x=y"}, "hostname": node, "init": True,
             "mounts": [{"source": "/etc", "target": "/z", "read_only": True}, {"type": "volume", "source": "vol", "target": "/var"}],
             "ports": [{"target": 81, "published": 8081}, {"target": 80, "published": 8080, "protocol": "udp"}],
-            "healthcheck": {"test": "true", "interval": 1, "timeout": 1, "retries": 3}, "limits": {"memory_mb": 64, "cpus": 0.5, "pids": 50},
+            "healthcheck": {"test": "true", "interval": 1, "timeout": 1, "retries": 3},
+            "limits": {"memory_mb": 64, "cpus": 0.5, "pids": 50},
             "reservations": {"memory_mb": 16}, "log": {"driver": "json-file", "options": {"max-size": "1m"}}, "stop_grace_period": "1s",
             "restart": {"condition": "any", "delay": "2s", "max_attempts": 3, "window": "1m"}, "update": {"monitor": 1, "delay": 1},
         }
