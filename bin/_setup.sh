@@ -60,5 +60,9 @@ environment() { # environment [--no-dev]: .venv as the lock file says
 }
 
 lab_packages() { # what the machines of a lab are made with
-  packages systemd-container mmdebstrap iproute2 iptables nftables openssh-client dpkg-dev apt-utils skopeo docker-registry
+  local registry=there
+  command -v docker-registry >/dev/null || registry=new
+  packages systemd-container mmdebstrap iproute2 iptables nftables openssh-client dpkg-dev apt-utils skopeo docker-registry debian-archive-keyring
+  # The package starts a registry open to everyone; a lab starts its own, on the lab's address only.
+  if [ "$registry" = new ] && [ -d /run/systemd/system ]; then systemctl --quiet disable --now docker-registry.service; fi
 }
