@@ -21,15 +21,13 @@ DEFAULT_PORT = 2377
 DEFAULT_DATA_PATH_PORT = 4789
 
 #: Values of `LocalState.state`.
-NONE, PENDING, WORKER, MANAGER, LOCKED, NO_QUORUM, ERROR = (
-    "none",
-    "pending",
-    "worker",
-    "manager",
-    "locked",
-    "no-quorum",
-    "error",
-)
+NONE = "none"
+PENDING = "pending"
+WORKER = "worker"
+MANAGER = "manager"
+LOCKED = "locked"
+NO_QUORUM = "no-quorum"
+ERROR = "error"
 
 _NO_LEADER = ("does not have a leader", "no leader", "deadline exceeded", "raft", "quorum")
 

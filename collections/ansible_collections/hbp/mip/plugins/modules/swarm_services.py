@@ -432,14 +432,12 @@ _PENDING_SECONDS = 15.0
 _OTHERS_SECONDS = 20.0
 _LONGEST_PAUSE = 1.0
 
-CREATED, UPDATED, UNCHANGED, REMOVED, ROLLED_BACK, FAILED = (
-    "created",
-    "updated",
-    "unchanged",
-    "removed",
-    "rolled_back",
-    "failed",
-)
+CREATED = "created"
+UPDATED = "updated"
+UNCHANGED = "unchanged"
+REMOVED = "removed"
+ROLLED_BACK = "rolled_back"
+FAILED = "failed"
 
 
 class Item:
@@ -973,8 +971,7 @@ class Deployment:
         kept = {item.name: (item.failure, item.log, item.failed_task, item.tasks) for item in back}
         tasks = self.read_tasks(back)
         for item in back:
-            assert item.before is not None
-            item.start_waiting(item.before["Spec"], tasks.get(item.service_id, []))
+            item.start_waiting(item.before["Spec"] if item.before else item.spec, tasks.get(item.service_id, []))
             item.action = ROLLED_BACK
         self.wait_for([item for item in back if item.wait])
         for item in back:

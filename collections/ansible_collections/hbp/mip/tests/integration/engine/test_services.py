@@ -156,6 +156,32 @@ def test_changes_outside_are_undone(swarm: Swarm, clean: Callable[[], None]) -> 
     assert specs(swarm)["drifting"]["Mode"] == {"Replicated": {"Replicas": 1}}
 
 
+def test_secrets_configs_and_scaling(swarm: Swarm, clean: Callable[[], None]) -> None:
+    """Files from the swarm by name, and numbers of tasks from none to two."""
+    client = swarm.manager.client()
+    secret = client.create_secret("key", b"hidden")
+    config = client.create_config("conf", b"open")
+    try:
+        wanted = service(
+            swarm, "files", "wk-1", secrets=[{"name": "key", "target": "k", "mode": "0400", "uid": "7"}],
+            configs=[{"name": "conf", "target": "/etc/conf"}], healthcheck={"test": "cat /run/secrets/k /etc/conf", "interval": 1},
+        )  # fmt: skip
+        quad("swarm_services", swarm.manager, project="lab", services=[wanted])
+        for replicas in (2, 0, 1):
+            result = quad("swarm_services", swarm.manager, project="lab", services=[{**wanted, "replicas": replicas}])
+            assert result["services"][0]["action"] == "updated"
+            tasks = client.tasks(filters={"service": "files", "desired-state": "running"})
+            assert sum(task["Status"]["State"] == "running" for task in tasks) == replicas
+        assert "there is no secret called nokey" in refuse(
+            "swarm_services", swarm.manager, project="lab", services=[{**wanted, "secrets": [{"name": "nokey"}]}]
+        )  # fmt: skip
+    finally:
+        for found in client.services(filters={"name": "files"}):
+            client.remove_service(found["ID"])
+        client.remove_secret(secret["ID"])
+        client.remove_config(config["ID"])
+
+
 def test_moved_tag(swarm: Swarm, cluster: Engines, clean: Callable[[], None]) -> None:
     """A tag that points to another image is an update; with resolve_image=never it is not looked up."""
     moving = cluster.build_image("moving:1.0", changes=["CMD sleep 50000"])
