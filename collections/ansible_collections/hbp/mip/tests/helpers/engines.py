@@ -5,7 +5,8 @@
 """Real Docker engines for tests, each with its own network, mounts, processes and host name, on one private bridge.
 
 Nothing of it is visible in the machine's own network, and ending the first process of an engine ends all of it: daemon,
-containers and interfaces. Needs root, and Debian's packages docker.io, containerd, runc and tini, installed or downloadable.
+containers and interfaces. Needs root on Debian bookworm, iproute2, iptables, util-linux, and a package mirror on the first run: the
+packages of the engines are unpacked into a cache and not installed.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def newer_packages() -> Path:
     """The same for the engine of Debian trixie (26.1), which runs on bookworm with bookworm's runc and tini."""
     with tempfile.TemporaryDirectory(prefix="mip-apt-") as folder:
         root = Path(folder)
-        for part in ("state/lists/partial", "cache/archives/partial", "etc/apt.conf.d", "etc/preferences.d"):
+        for part in ("state/lists/partial", "cache/archives/partial"):
             (root / part).mkdir(parents=True)
         (root / "state/status").touch()
         (root / "sources.list").write_text(
@@ -60,7 +61,7 @@ def newer_packages() -> Path:
         )
         (root / "apt.conf").write_text(
             f'Dir::State "{root}/state";\nDir::State::status "{root}/state/status";\nDir::Cache "{root}/cache";\n'
-            f'Dir::Etc "{root}/etc";\nDir::Etc::sourcelist "{root}/sources.list";\nDir::Etc::sourceparts "/dev/null";\n',
+            f'Dir::Etc::sourcelist "{root}/sources.list";\nDir::Etc::sourceparts "/dev/null";\n',
             encoding="ascii",
         )
         return _unpack("engine-trixie", ["docker.io", "containerd"], {"APT_CONFIG": str(root / "apt.conf")}, update=True)
