@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -35,7 +37,10 @@ def with_fingerprint(folder: Path, fingerprint: str) -> None:
 
 
 def on_terminal(project: Project, answer: str, *arguments: str) -> tuple[int, str]:
-    """Run mipfed on a terminal and type an answer; return the exit code and all that was shown."""
+    """Run mipfed on a terminal and type an answer; return the exit code and all that was shown.
+
+    The answer is typed when the first question is there: what is typed before a password is asked for, the terminal forgets.
+    """
     argv, environment = project.command(*arguments)
     environment["TERM"] = "xterm"
     controller, terminal = pty.openpty()
@@ -43,8 +48,7 @@ def on_terminal(project: Project, answer: str, *arguments: str) -> tuple[int, st
         argv, cwd=project.root, env=environment, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True
     )
     os.close(terminal)
-    os.write(controller, answer.encode())
-    shown = b""
+    shown, typed = b"", False
     while True:
         try:
             part = os.read(controller, 4096)
@@ -53,6 +57,10 @@ def on_terminal(project: Project, answer: str, *arguments: str) -> tuple[int, st
         if not part:
             break
         shown += part
+        if not typed and re.search(rb"[:\]] $", shown):
+            typed = True
+            time.sleep(0.2)
+            os.write(controller, answer.encode())
     os.close(controller)
     return process.wait(60), shown.decode(errors="replace")
 
