@@ -287,12 +287,11 @@ def _docker(facts: dict[str, Any], wanted: Wanted, found: Findings) -> None:
     if not docker["running"]:
         service = docker.get("service") or ""
         details = " (docker.service: %s)" % service if service else ""
-        if docker["error"] == "the engine is stopped":
-            message = "the Docker engine is installed but does not run%s" % details
-        else:
-            message = "the Docker engine does not answer: %s%s" % (docker["error"], details)
         fix = "sudo systemctl start docker; if that fails: sudo journalctl -u docker -n 50"
-        found.problem("docker-stopped", message, fix)
+        if docker["error"] == "the engine is stopped":
+            found.warning("docker-stopped", "the Docker engine is installed but does not run%s; a deploy starts it" % details, fix)
+        else:
+            found.problem("docker-silent", "the Docker engine does not answer: %s%s" % (docker["error"], details), fix)
     if docker["running"] and wanted.docker_source not in ("none", docker["from"]):
         found.warning(
             "docker-source",

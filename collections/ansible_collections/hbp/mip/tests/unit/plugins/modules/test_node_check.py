@@ -413,7 +413,7 @@ def test_healthy_host() -> None:
         ("network_error", "refused", "network-unreadable"),
         ("docker.from", "snap", "docker-snap"),
         ("docker.version", "19.03.15", "docker-too-old"),
-        ("docker.running", False, "docker-stopped"),
+        ("docker.running", False, "docker-silent"),
         ("docker.live_restore", True, "docker-live-restore"),
         ("data.state", "other", "data-folder-unusable"),
         ("kernel_overlay.vxlan", {"ok": False, "reason": "r", "tested": True}, "kernel-no-vxlan"),
@@ -444,6 +444,13 @@ def test_problems(path: str, value: Any, code: str) -> None:
 )
 def test_warnings(path: str, value: Any, code: str) -> None:
     assert judged(path, value) == ([], [code])
+
+
+def test_a_stopped_engine_is_what_a_deploy_starts() -> None:
+    """Not a problem: the deploy starts it, as it installs a missing one."""
+    wanted_facts = {"running": False, "error": "the engine is stopped", "service": "inactive/dead, disabled"}
+    problems, warnings = judged("docker", {**healthy()["docker"], **wanted_facts})
+    assert (problems, warnings) == ([], ["docker-stopped"])
 
 
 @pytest.mark.parametrize(
