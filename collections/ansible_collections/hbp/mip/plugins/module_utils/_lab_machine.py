@@ -61,6 +61,7 @@ from ansible_collections.hbp.mip.plugins.module_utils._lab_base import APT_MOUNT
 #: priority of the policy rule that keeps a lab from being routed to anywhere; below the main table, above the local one
 RULE_PRIORITY = "10770"
 NSPAWN_DIR = "/run/systemd/nspawn"
+KERNEL_MODULES = ("overlay", "bridge", "veth", "vxlan", "ip_vs")
 
 SCRIPT = """\
 #!/bin/sh
@@ -87,7 +88,7 @@ enter() {{
     for group in {cgroups}; do
         mkdir -p "$group/boot" || return
         for file in cpuset.cpus cpuset.mems; do
-            [ -e "$group/memory.events" ] || [ ! -e "$group/$file" ] || cat "$group/$file" >"$group/boot/$file"
+            [ -e "$group/cgroup.controllers" ] || [ ! -e "$group/$file" ] || cat "$group/$file" >"$group/boot/$file"
         done
         echo 0 >"$group/boot/cgroup.procs" || return
     done
@@ -431,7 +432,8 @@ def start(paths: Paths, machine: Machine, net: Network, mtu: int) -> None:
         mount_root(paths, machine)
     trees, groups = cgroup_trees(), []
     for tree in trees:
-        group = make_cgroup(tree, "%s/%s/%s" % (CGROUP_ROOT, lab, machine.name))
+        # the cgroup it boots in is made here too, so that controllers are handed down to there (v2)
+        group = os.path.dirname(make_cgroup(tree, "%s/%s/%s/boot" % (CGROUP_ROOT, lab, machine.name)))
         groups.append(group)
         set_memory_limit(tree, group, machine.memory_mb)
     base = read_json(os.path.join(machine.base, "base.json"))
@@ -720,6 +722,9 @@ def bring_up(
             if problems:
                 repair_network(paths, net, ports, problems)
             make_key(paths.key, "mip-lab " + lab)
+            if to_start and shutil.which("modprobe"):
+                # engines in machines cannot load modules themselves
+                run(["modprobe", "--all", "--quiet", *KERNEL_MODULES], check=False)
             for name in extra:
                 remove_machine(paths, name, net, record[name]["last_byte"])
             record_machines(paths, machines, net, extra)
