@@ -94,7 +94,13 @@ def _engine(
         },
         "mounts": [{"type": "bind", "source": federation["data_dir"], "target": DATA_FOLDER}],
         "networks": [{"name": federation["overlay"]["name"], "aliases": [alias]}],
-        "healthcheck": {"test": engine[f"{role}_healthcheck"], "interval": 10, "timeout": 10, "retries": 6, "start_period": 240},
+        "healthcheck": {
+            "test": engine[f"{role}_healthcheck"],
+            "interval": engine["healthcheck_seconds"],
+            "timeout": 10,
+            "retries": 6,
+            "start_period": 240,
+        },
         "limits": {"memory_mb": engine["memory_mb"]} if engine["memory_mb"] else {},
     }
 

@@ -44,7 +44,9 @@ options:
         type: str
         default: ""
       wave:
-        description: Services with a lower number are brought up, and waited for, before those with a higher one.
+        description:
+          - Services with a lower number are updated, and waited for, before those with a higher one.
+          - When nothing is updated, all that are missing are created at once, those with a lower number first.
         type: int
         default: 0
       wait:
@@ -719,6 +721,9 @@ class Deployment:
 
     def run(self) -> bool:
         """Apply all waves. Returns whether everything that is waited for runs."""
+        if not any(item.action == UPDATED for item in self.items):
+            # Nothing that runs could be disturbed by an order, and the nodes fetch their images at the same time.
+            return self.run_wave(self.items)
         for wave in sorted({item.wave for item in self.items}):
             members = [item for item in self.items if item.wave == wave]
             if not self.run_wave(members):

@@ -84,7 +84,8 @@ def check(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
             )
     unreachable = [node["name"] for node in federation["nodes"] if node["name"] not in nodes]
     shown = {
-        name: {"problems": node["problems"], "warnings": node.get("warnings_found", []), "facts": node["facts"]} for name, node in nodes.items()
+        name: {"problems": node["problems"], "warnings": node.get("warnings_found", []), "facts": node["facts"]}
+        for name, node in nodes.items()
     }
     report: Report = {"nodes": shown, "unreachable": unreachable, "problems": problems}
     if master in unreachable and data.get("needs_master", False):
@@ -180,7 +181,7 @@ def _pairs(members: list[str], nodes: Mapping[str, Mapping[str, Any]], problems:
                         sender,
                         "overlay",
                         f"its engine's container does not reach that of {receiver}: {pair['error']}",
-                        f"Allow IP protocol 50 (ESP), UDP 4789 and TCP and UDP 7946 from {sender} to {receiver} in every firewall between them",
+                        f"Allow IP protocol 50 (ESP), UDP 4789 and TCP and UDP 7946 from {sender} to {receiver} in all firewalls between",
                     )
                 )
     return pairs
