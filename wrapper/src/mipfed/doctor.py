@@ -23,7 +23,7 @@ from mipfed.errors import MipfedError, Problem
 
 MINIMUM_FREE_MB = 500
 #: Collections whose modules the playbooks use, beside our own.
-NEEDED_COLLECTIONS = ("ansible.posix", "community.crypto", "community.docker")
+NEEDED_COLLECTIONS = ("ansible.posix", "community.crypto")
 
 
 @dataclass

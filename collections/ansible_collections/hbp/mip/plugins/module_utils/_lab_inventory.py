@@ -51,6 +51,7 @@ def variables_text(lab: str, registry: str, engine: str, keystore: str, esp: Map
     lines += ["mip_lab: true", "mip_federation: %s" % lab, "mip_engine:"]
     lines += ["  image: %s" % json.dumps("%s/%s" % (registry, engine))]
     lines += ["  keystore_image: %s" % json.dumps("%s/%s" % (registry, keystore))]
+    lines += ["  healthcheck_seconds: 2  # a lab is watched by somebody who waits"]
     lines += ["mip_docker:", "  insecure_registries: [%s]" % json.dumps(registry), "mip_overlay:"]
     if esp["supported"]:
         lines += ["  encrypted: true"]
