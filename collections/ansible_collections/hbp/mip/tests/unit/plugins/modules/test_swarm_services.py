@@ -301,6 +301,31 @@ class TestJudging:
         assert "it has no task" in item.failure.error
 
 
+@pytest.mark.parametrize(
+    ("actions", "waves"),
+    [
+        (["created", "created", "created"], [["a", "b", "c"]]),
+        (["unchanged", "created", "created"], [["a", "b", "c"]]),
+        (["unchanged", "updated", "created"], [["a"], ["b"], ["c"]]),
+    ],
+)
+def test_waves_protect_what_runs(monkeypatch: pytest.MonkeyPatch, actions: list[str], waves: list[list[str]]) -> None:
+    items = swarm_services.build_items([options(name, wave=number) for number, name in enumerate("abc")], "lab", VIEW)
+    for item, action in zip(items, actions, strict=True):
+        item.action = action
+    module: Any = SimpleNamespace(params={"timeout": 60, "settle": 2, "project": "lab"})
+    deployment = Deployment(module, None, items, [])
+    seen: list[list[str]] = []
+
+    def note(members: list[Item]) -> bool:
+        seen.append([item.name for item in members])
+        return True
+
+    monkeypatch.setattr(deployment, "run_wave", note)
+    assert deployment.run()
+    assert seen == waves
+
+
 def test_log_lines_are_bounded_and_of_one_task() -> None:
     mine, other = "com.docker.swarm.node.id=n,com.docker.swarm.task.id=t1", "com.docker.swarm.task.id=t2"
     data = "".join(f"{mine} line {i}\n{other} not mine\n" for i in range(30)) + f"{mine} \x1b[31mred\x1b[0m {'x' * 999}\n"
