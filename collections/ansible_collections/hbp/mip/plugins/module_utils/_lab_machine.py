@@ -61,6 +61,7 @@ from ansible_collections.hbp.mip.plugins.module_utils._lab_base import APT_MOUNT
 #: priority of the policy rule that keeps a lab from being routed to anywhere; below the main table, above the local one
 RULE_PRIORITY = "10770"
 NSPAWN_DIR = "/run/systemd/nspawn"
+BRIDGE_FILTER = "/proc/sys/net/bridge"
 KERNEL_MODULES = ("overlay", "bridge", "veth", "vxlan", "ip_vs")
 
 SCRIPT = """\
@@ -295,6 +296,19 @@ def network_problems(paths: Paths, net: Network, ports: Sequence[int]) -> List[s
     if not resolver_pids(paths, net):
         problems.append("resolver")
     return problems
+
+
+def load_modules() -> None:
+    """Loads what the engines need into the host's kernel, because machines cannot; LabError for what no swarm can miss."""
+    if shutil.which("modprobe"):
+        run(["modprobe", "--all", "--quiet", *KERNEL_MODULES], check=False)
+    if os.path.isdir(BRIDGE_FILTER):
+        return
+    if not succeeds(["modprobe", "br_netfilter"]):
+        raise LabError("the kernel has no br_netfilter, without which no Docker overlay network works; `modprobe br_netfilter` says why")
+    # Loaded for the machines, which have settings of their own. Bridges of this host go on as they were.
+    for name in ("iptables", "ip6tables", "arptables"):
+        write_file_if("%s/bridge-nf-call-%s" % (BRIDGE_FILTER, name), "0")
 
 
 def resolver_pids(paths: Paths, net: Network) -> List[int]:
@@ -722,9 +736,8 @@ def bring_up(
             if problems:
                 repair_network(paths, net, ports, problems)
             make_key(paths.key, "mip-lab " + lab)
-            if to_start and shutil.which("modprobe"):
-                # engines in machines cannot load modules themselves
-                run(["modprobe", "--all", "--quiet", *KERNEL_MODULES], check=False)
+            if to_start:
+                load_modules()
             for name in extra:
                 remove_machine(paths, name, net, record[name]["last_byte"])
             record_machines(paths, machines, net, extra)
