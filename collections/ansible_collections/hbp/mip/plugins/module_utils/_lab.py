@@ -42,6 +42,8 @@ TOOLS = {
     "ssh-keygen": "openssh-client",
     "dpkg-deb": "dpkg",
 }
+#: a file that a program needs -> Debian package it comes from (on Ubuntu nothing pulls it in)
+NEEDED_FILES = {"mmdebstrap": ("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring")}
 
 
 class LabError(Exception):
@@ -534,7 +536,9 @@ def missing_requirements(tools: Sequence[str], disk_gb: float, memory_mb: int, p
     problems = []
     if os.geteuid() != 0:
         problems.append("a lab needs root (machines, networks, mounts): run it with sudo")
-    packages = sorted({TOOLS[tool] for tool in tools if not shutil.which(tool)})
+    missing = {TOOLS[tool] for tool in tools if not shutil.which(tool)}
+    missing |= {package for tool, (path, package) in NEEDED_FILES.items() if tool in tools and not os.path.exists(path)}
+    packages = sorted(missing)
     if packages:
         problems.append("programs are missing: apt-get install --yes %s" % " ".join(packages))
     if "overlay" not in read_text("/proc/filesystems") and not succeeds(["modprobe", "overlay"]):

@@ -41,6 +41,10 @@ options:
     description: Where bases are kept, on this host.
     type: path
     default: /var/cache/mip-lab
+  disk_free_gb:
+    description: Free space without which nothing is built, in GB.
+    type: float
+    default: 6
   timeout:
     description: Longest time for a build, in seconds.
     type: int
@@ -120,8 +124,9 @@ def present(module: AnsibleModule) -> None:
     base = _lab_base.find(params["cache_dir"], wanted)
     if base:
         module.exit_json(changed=False, base=base)
-    # a root with Docker is 0.5 GB, its packages 0.2 GB, and both exist twice for a moment
-    _lab.require(["mmdebstrap", "unshare", "setpriv", "dpkg-deb"], 2.0, 256, params["cache_dir"])
+    # everything a lab needs is asked for here, before minutes are spent: a base with its packages is 0.7 GB,
+    # images are as much, and what machines write comes to it
+    _lab.require(sorted(_lab.TOOLS), params["disk_free_gb"], 512, params["cache_dir"])
     if module.check_mode:
         module.exit_json(changed=True, base={"key": wanted.key}, msg="the base %s would be built" % wanted.key)
     module.exit_json(changed=True, base=_lab_base.build(params["cache_dir"], wanted, params["timeout"]))
@@ -155,6 +160,7 @@ def main() -> None:
             "packages": {"type": "list", "elements": "str", "default": []},
             "mirror": {"type": "str", "default": ""},
             "cache_dir": {"type": "path", "default": _lab.CACHE_DIR},
+            "disk_free_gb": {"type": "float", "default": 6},
             "timeout": {"type": "int", "default": 900},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
         },

@@ -390,8 +390,9 @@ def test_fingerprint_is_what_ssh_keygen_says(tmp_path: Path) -> None:
 
 def test_everything_missing_is_named_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setitem(_lab.NEEDED_FILES, "mmdebstrap", (str(tmp_path / "keyring"), "debian-archive-keyring"))
     problems = "; ".join(_lab.missing_requirements(["systemd-nspawn", "mmdebstrap", "ip"], 1e9, 10**9, str(tmp_path / "not/yet")))
-    assert "apt-get install --yes iproute2 mmdebstrap systemd-container" in problems
+    assert "apt-get install --yes debian-archive-keyring iproute2 mmdebstrap systemd-container" in problems
     assert "GB free, a lab needs 1000000000.0 GB" in problems
     assert "MB of memory are available" in problems
 
