@@ -291,9 +291,15 @@ options:
         elements: dict
         default: []
         suboptions: *file
+  absent:
+    description:
+      - Names of services of this O(project) to remove, if they exist and are not wanted.
+    type: list
+    elements: str
+    default: []
   prune:
     description:
-      - Remove services of this O(project) that are not wanted. Otherwise they are only reported in RV(orphans).
+      - Remove all services of this O(project) that are not wanted. Otherwise they are only reported in RV(orphans).
     type: bool
     default: false
   resolve_image:
@@ -1184,6 +1190,7 @@ def main() -> None:
         argument_spec={
             "project": {"type": "str", "required": True},
             "services": {"type": "list", "elements": "dict", "required": True, "options": _SERVICE_OPTIONS},
+            "absent": {"type": "list", "elements": "str", "default": []},
             "prune": {"type": "bool", "default": False},
             "resolve_image": {"type": "str", "choices": ["always", "never"], "default": "always"},
             "on_failure": {"type": "str", "choices": ["rollback", "keep"], "default": "rollback"},
@@ -1225,7 +1232,8 @@ def main() -> None:
         for service in view.services
         if (service["Spec"].get("Labels") or {}).get(_services.PROJECT_LABEL) == project and service["Spec"]["Name"] not in names
     ]
-    removed = orphans if module.params["prune"] else []
+    absent = module.params["absent"]
+    removed = [service for service in orphans if module.params["prune"] or service["Spec"]["Name"] in absent]
     diff = diff_of(items, removed, view.networks)
     changed = bool(removed) or any(item.action != UNCHANGED for item in items)
     deployment = Deployment(module, client, items, view.nodes)

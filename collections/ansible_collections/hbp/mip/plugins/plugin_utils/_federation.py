@@ -42,7 +42,17 @@ def schema() -> dict[str, dict[str, Any]]:
     """Return the options of a federation (key ``main``) and of a node (key ``node``), as argument specifications."""
     path = Path(__file__).parents[2] / "roles" / "federation" / "meta" / "argument_specs.yml"
     specs = yaml.safe_load(path.read_text(encoding="utf-8"))["argument_specs"]
-    return {entry: specs[entry]["options"] for entry in ("main", "node")}
+    return {entry: _with_defaults(specs[entry]["options"]) for entry in ("main", "node")}
+
+
+def _with_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options so that a dictionary that is not given still gets the defaults of what is in it."""
+    result = {}
+    for name, option in options.items():
+        if option.get("options"):
+            option = {**option, "options": _with_defaults(option["options"]), "apply_defaults": not option.get("required", False)}
+        result[name] = option
+    return result
 
 
 def _suggest(name: str, known: Sequence[str]) -> str:

@@ -126,6 +126,11 @@ def test_whole_life(swarm: Swarm, cluster: Engines, clean: Callable[[], None]) -
     assert not kept.changed
     assert kept["orphans"] == ["wk-1_exareme"]
     assert "wk-1_exareme" in specs(swarm)
+    # What is named is removed; what merely is not wanted stays.
+    named = deploy(swarm, changed[0], absent=["ms_master", "never-there"])
+    assert action(named, "ms_master") == "removed"
+    assert sorted(specs(swarm)) == ["ms_keystore", "wk-1_exareme"]
+    assert not deploy(swarm, *changed[:2]).failed
     pruned = quad("swarm_services", swarm.manager, project="lab", services=changed[:2], prune=True)
     assert action(pruned, "wk-1_exareme") == "removed"
     assert sorted(specs(swarm)) == ["ms_keystore", "ms_master"]
