@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -119,6 +120,34 @@ def test_sudo_that_wants_a_password(lab: Lab) -> None:
     assert "password" in done.stdout + done.stderr
     for name in lab.hosts:
         lab.ssh(name, "userdel -r joe", check=False)
+
+
+def test_the_first_contact_by_password_makes_the_account_and_is_the_last(lab: Lab) -> None:
+    """As a hospital hands a server over: an administrator with a password, who may sudo with it, and no key of ours."""
+    password = "first: #'\"{{ x }} canary-77"
+    worker = lab.workers[0]
+    lab.ssh(worker, "useradd -m -s /bin/bash -G sudo anna && mkdir -p /etc/ssh/sshd_config.d")
+    subprocess.run(
+        ["ssh", "-i", str(INVENTORY / "ssh/id_ed25519"), "-o", f"UserKnownHostsFile={INVENTORY / 'known_hosts'}", "-o", "BatchMode=yes",
+         f"root@{lab.hosts[worker]}", "chpasswd"], input=f"anna:{password}\n", text=True, check=True,
+    )  # fmt: skip
+    config = "/etc/ssh/sshd_config.d/00-test.conf"
+    lab.ssh(worker, f"printf 'PasswordAuthentication yes\nKbdInteractiveAuthentication no\n' >{config}; systemctl reload ssh")
+
+    hosts(lambda groups: groups["workers"][worker].update(ansible_user="mipadmin", ansible_become=True, mip_first_user="anna"))
+    host_vars = INVENTORY / "host_vars" / f"{worker}.yml"
+    host_vars.parent.mkdir(exist_ok=True)
+    # A password may hold any character, also what YAML and templates would understand.
+    host_vars.write_text(f"mip_first_password: !unsafe {json.dumps(password)}\n")
+    try:
+        first = lab.run("check")
+        assert lab.ssh(worker, "sudo -u mipadmin sudo -n id -u") == "0"
+        lab.ssh(worker, f"rm {config}; systemctl reload ssh; userdel --force --remove anna")
+        assert "canary-77" not in first.stdout + first.stderr
+        lab.run("check")
+    finally:
+        host_vars.unlink()
+        lab.ssh(worker, "userdel -r mipadmin; rm -f /etc/sudoers.d/mipadmin", check=False)
 
 
 def test_a_full_disk(lab: Lab) -> None:

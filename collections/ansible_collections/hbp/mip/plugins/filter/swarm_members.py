@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 DOCUMENTATION = r"""
@@ -15,7 +15,7 @@ description:
   - Joins what M(hbp.mip.swarm_member#module) returned on the nodes into the list that M(hbp.mip.swarm_nodes#module) takes.
 author:
   - The hbp.mip authors (@HBPMedical)
-positional: hostvars, active
+positional: hostvars
 options:
   _input:
     description: The resolved federation, as M(hbp.mip.federation) returns it.
@@ -25,17 +25,12 @@ options:
     description: Variables of the hosts, with the registered C(master_swarm), C(worker_probe) and C(worker_join).
     type: dict
     required: true
-  active:
-    description: Names of the hosts that still answer.
-    type: list
-    elements: str
-    required: true
 """
 
 EXAMPLES = r"""
 - name: Label the nodes
   hbp.mip.swarm_nodes:
-    nodes: "{{ mip | hbp.mip.swarm_members(hostvars, ansible_play_hosts) }}"
+    nodes: "{{ mip | hbp.mip.swarm_members(hostvars) }}"
 """
 
 RETURN = r"""
@@ -46,12 +41,10 @@ _value:
 """
 
 
-def swarm_members(federation: Mapping[str, Any], hostvars: Mapping[str, Any], active: Collection[str]) -> list[dict[str, str]]:
-    """Return name and node id of every active node whose node id is known."""
+def swarm_members(federation: Mapping[str, Any], hostvars: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return name and node id of every node that told its node id in this run."""
     members = []
     for node in federation["nodes"]:
-        if node["name"] not in active:
-            continue
         host = hostvars[node["name"]]
         for register in ("master_swarm", "worker_join", "worker_probe"):
             node_id = (host.get(register) or {}).get("node_id")

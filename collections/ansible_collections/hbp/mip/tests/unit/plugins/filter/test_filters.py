@@ -79,16 +79,15 @@ def test_services_of_absent_nodes_are_not_waited_for(federation: dict[str, Any])
     assert [service["wait"] for service in engine_services(federation, ["ms", "a"])] == [True, True, True, False]
 
 
-def test_members_are_those_that_answer_and_have_an_id(federation: dict[str, Any]) -> None:
-    hostvars = {
+def test_members_are_those_that_answered_and_have_an_id(federation: dict[str, Any]) -> None:
+    hostvars: dict[str, Any] = {
         "ms": {"master_swarm": {"node_id": "m1"}},
         "ui": {},
         "a": {"worker_probe": {"node_id": ""}, "worker_join": {"node_id": "a1"}},
         "b": {"worker_probe": {"node_id": "b1"}, "worker_join": {"skipped": True}},
     }
-    assert swarm_members(federation, hostvars, ["ms", "a", "b"]) == [
-        {"name": "ms", "node_id": "m1"},
-        {"name": "a", "node_id": "a1"},
-        {"name": "b", "node_id": "b1"},
-    ]
-    assert swarm_members(federation, hostvars, ["ms", "a"]) == [{"name": "ms", "node_id": "m1"}, {"name": "a", "node_id": "a1"}]
+    known = [{"name": "ms", "node_id": "m1"}, {"name": "a", "node_id": "a1"}, {"name": "b", "node_id": "b1"}]
+    assert swarm_members(federation, hostvars) == known
+    hostvars["a"]["worker_join"] = {"unreachable": True}
+    hostvars["b"] = {"worker_probe": {"unreachable": True}}
+    assert swarm_members(federation, hostvars) == known[:1]

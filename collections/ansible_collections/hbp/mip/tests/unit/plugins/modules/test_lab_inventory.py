@@ -44,7 +44,11 @@ def test_variables() -> None:
     values = yaml.safe_load(variables(CAN))
     assert values["mip_lab"] is True
     assert values["mip_federation"] == "lab"
-    assert values["mip_engine"] == {"image": "10.77.1.1:5000/exareme-standin:1.0", "keystore_image": "10.77.1.1:5000/keystore:1.8.7"}
+    assert values["mip_engine"] == {
+        "image": "10.77.1.1:5000/exareme-standin:1.0",
+        "keystore_image": "10.77.1.1:5000/keystore:1.8.7",
+        "healthcheck_seconds": 2,
+    }
     assert values["mip_docker"] == {"insecure_registries": ["10.77.1.1:5000"]}
     assert "StrictHostKeyChecking=yes" in values["ansible_ssh_common_args"]
 
