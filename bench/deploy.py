@@ -46,7 +46,6 @@ def deploy() -> dict[str, Any]:
             "PATH": f"{ROOT / '.venv/bin'}:{os.environ['PATH']}",
             "BENCH_SSH_LOG": str(log),
             "ANSIBLE_SSH_EXECUTABLE": str(ROOT / "bench/ssh"),
-            "ANSIBLE_CALLBACKS_ENABLED": "",
             "ANSIBLE_FORCE_COLOR": "0",
             "ANSIBLE_DISPLAY_SKIPPED_HOSTS": "0",
         }

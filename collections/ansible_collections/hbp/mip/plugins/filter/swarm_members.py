@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 DOCUMENTATION = r"""
@@ -12,25 +12,31 @@ name: swarm_members
 short_description: The members of the swarm that answered in this run
 version_added: 0.1.0
 description:
-  - Joins what M(hbp.mip.swarm_member#module) returned on the nodes into the list that M(hbp.mip.swarm_nodes#module) takes.
+  - Joins what M(hbp.mip.swarm_member#module) and M(hbp.mip.node_check#module) returned on the nodes into the list that
+    M(hbp.mip.swarm_nodes#module) takes.
 author:
   - The hbp.mip authors (@HBPMedical)
-positional: hostvars
+positional: hostvars, active
 options:
   _input:
     description: The resolved federation, as M(hbp.mip.federation) returns it.
     type: dict
     required: true
   hostvars:
-    description: Variables of the hosts, with the registered C(master_swarm), C(worker_probe) and C(worker_join).
+    description: Variables of the hosts, with the registered C(master_swarm), C(worker_probe), C(worker_join) and C(common_check).
     type: dict
+    required: true
+  active:
+    description: Names of the hosts that still answer.
+    type: list
+    elements: str
     required: true
 """
 
 EXAMPLES = r"""
 - name: Label the nodes
   hbp.mip.swarm_nodes:
-    nodes: "{{ mip | hbp.mip.swarm_members(hostvars) }}"
+    nodes: "{{ mip | hbp.mip.swarm_members(hostvars, ansible_play_hosts) }}"
 """
 
 RETURN = r"""
@@ -41,13 +47,16 @@ _value:
 """
 
 
-def swarm_members(federation: Mapping[str, Any], hostvars: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Return name and node id of every node that told its node id in this run."""
+def swarm_members(federation: Mapping[str, Any], hostvars: Mapping[str, Any], active: Collection[str]) -> list[dict[str, str]]:
+    """Return name and node id of every active node that told its node id in this run."""
     members = []
     for node in federation["nodes"]:
+        if node["name"] not in active:
+            continue
         host = hostvars[node["name"]]
-        for register in ("master_swarm", "worker_join", "worker_probe"):
-            node_id = (host.get(register) or {}).get("node_id")
+        checked = (host.get("common_check") or {}).get("facts") or {}
+        for found in (host.get("master_swarm"), host.get("worker_join"), host.get("worker_probe"), checked.get("swarm")):
+            node_id = (found or {}).get("node_id")
             if node_id:
                 members.append({"name": node["name"], "node_id": str(node_id)})
                 break

@@ -87,7 +87,7 @@ def test_members_are_those_that_answered_and_have_an_id(federation: dict[str, An
         "b": {"worker_probe": {"node_id": "b1"}, "worker_join": {"skipped": True}},
     }
     known = [{"name": "ms", "node_id": "m1"}, {"name": "a", "node_id": "a1"}, {"name": "b", "node_id": "b1"}]
-    assert swarm_members(federation, hostvars) == known
-    hostvars["a"]["worker_join"] = {"unreachable": True}
-    hostvars["b"] = {"worker_probe": {"unreachable": True}}
-    assert swarm_members(federation, hostvars) == known[:1]
+    assert swarm_members(federation, hostvars, ["ms", "a", "b"]) == known
+    hostvars["b"] = {"common_check": {"facts": {"swarm": {"node_id": "b1"}}}}
+    assert swarm_members(federation, hostvars, ["ms", "a", "b"]) == known
+    assert swarm_members(federation, hostvars, ["ms", "b"]) == [known[0], known[2]]
