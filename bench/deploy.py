@@ -2,7 +2,10 @@
 # Copyright: (c) 2026, The hbp.mip authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Measures a deploy on lab machines: seconds, tasks, changes and remote executions per host, fresh and again, for several sizes.
+"""Measures a deploy on lab machines: seconds, tasks, changes and remote executions per host, for several sizes.
+
+Each size is deployed on bare hosts, on prepared ones without a swarm (the scope of the legacy playbooks: swarm, overlay, labels,
+services, with Docker and the images there), and again with nothing to do.
 
     bench/deploy.py [--workers 2 8] [--repeat 3] [--output bench/deploy.md]
 
@@ -23,6 +26,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 LAB = "lab-bench"
@@ -65,15 +70,32 @@ def deploy() -> dict[str, Any]:
     }
 
 
+def on_machines(master: str, others: str) -> None:
+    """Run a shell command on the master, then another on every worker."""
+    inventory = ROOT / "inventories" / LAB
+    hosts = yaml.safe_load((inventory / "hosts.yml").read_text(encoding="utf-8"))["all"]["children"]
+    ssh = ["ssh", "-i", str(inventory / "ssh/id_ed25519"), "-o", f"UserKnownHostsFile={inventory / 'known_hosts'}", "-o", "BatchMode=yes"]
+    for group, command in (("master", master), ("workers", others)):
+        for host in hosts[group]["hosts"].values():
+            subprocess.run([*ssh, f"root@{host['ansible_host']}", command], check=True, capture_output=True)
+
+
+def unswarm() -> None:
+    """Take the swarm away and leave the hosts as they are, images included: where the legacy playbooks begin."""
+    on_machines("docker service rm $(docker service ls -q) && sleep 3 && docker swarm leave --force", "docker swarm leave --force")
+
+
 def measure(workers: int, repeat: int) -> dict[str, Any]:
-    """Measure fresh and repeated deploys of a lab with so many workers."""
-    fresh, again = [], []
+    """Measure deploys of a lab with so many workers: on bare hosts, on prepared hosts without a swarm, and again."""
+    runs: dict[str, Any] = {"workers": workers, "bare": [], "prepared": [], "again": []}
     for _round in range(repeat):
         mipfed("lab", "down", "--name", LAB)
         mipfed("lab", "up", "--name", LAB, "--workers", str(workers))
-        fresh.append(deploy())
-        again += [deploy() for _time in range(2)]
-    return {"workers": workers, "fresh": fresh, "again": again}
+        runs["bare"].append(deploy())
+        unswarm()
+        runs["prepared"].append(deploy())
+        runs["again"] += [deploy() for _time in range(2)]
+    return runs
 
 
 def median(runs: list[dict[str, Any]]) -> float:
@@ -88,7 +110,7 @@ def table(results: list[dict[str, Any]]) -> str:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for result in results:
-        for kind in ("fresh", "again"):
+        for kind in ("bare", "prepared", "again"):
             runs = result[kind]
             tasks = max(max(run["tasks"].values()) for run in runs)
             executions = max(max(run["executions"].values()) for run in runs)
@@ -99,9 +121,13 @@ def table(results: list[dict[str, Any]]) -> str:
     most = max(max(run["executions"].values()) for result in results for run in result["again"])
     lines.append(f"| remote executions per host, nothing to change | ≤ 10 | {most} |")
     if {2, 8} <= by_size.keys():
-        lines.append(f"| 8 workers against 2, fresh | ≤ 1.3× | {median(by_size[8]['fresh']) / median(by_size[2]['fresh']):.2f}× |")
+        lines.append(
+            f"| 8 workers against 2, prepared hosts | ≤ 1.3× | {median(by_size[8]['prepared']) / median(by_size[2]['prepared']):.2f}× |"
+        )
     if 2 in by_size:
-        lines.append(f"| legacy against this, 2 workers, fresh | ≥ 3× | {LEGACY_FRESH_SECONDS / median(by_size[2]['fresh']):.1f}× |")
+        lines.append(
+            f"| legacy against this, 2 workers, prepared hosts | ≥ 3× | {LEGACY_FRESH_SECONDS / median(by_size[2]['prepared']):.1f}× |"
+        )
         lines.append(f"| legacy against this, 2 workers, again | ≥ 8× | {LEGACY_AGAIN_SECONDS / median(by_size[2]['again']):.1f}× |")
     return "\n".join(lines) + "\n"
 
@@ -110,7 +136,12 @@ def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, nargs="+", default=[2, 8], help="sizes of the lab")
-    parser.add_argument("--repeat", type=int, default=3, help="fresh deploys of each size; each is followed by two repeated ones")
+    parser.add_argument(
+        "--repeat",
+        type=int,
+        default=3,
+        help="fresh deploys of each size; each is followed by one without a swarm and two with nothing to do",
+    )
     parser.add_argument("--output", type=Path, help="write the tables to this file, and the raw figures beside it as JSON")
     arguments = parser.parse_args()
     try:

@@ -62,7 +62,7 @@ def api_error_text(error: Any) -> str:
 
 
 def _version(text: Any) -> Tuple[int, int]:
-    major, _, minor = str(text or "0.0").partition(".")
+    major, _unused, minor = str(text or "0.0").partition(".")
     return int(major), int(minor or 0)
 
 

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import inspect
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -219,7 +220,7 @@ def nspawn_command(paths: Paths, machine: Machine, net: Network) -> List[str]:
 def environment(base: Dict[str, Any], trees: Sequence[CgroupTree]) -> Dict[str, str]:
     """Variables that nspawn reads."""
     env = {"SYSTEMD_SECCOMP": "0", "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "yes", "LC_ALL": "C.UTF-8"}
-    version = str(base.get("versions", {}).get("systemd", "0")).split(".")[0].split("~")[0].split("-")[0]
+    version = re.split(r"[.~-]", str(base.get("versions", {}).get("systemd", "0")), maxsplit=1)[0]
     if not unified_host(trees) and version.isdigit() and int(version) >= 256:
         # systemd 256 and later refuses to start on cgroup v1; it gets the (empty) v2 hierarchy instead
         env["SYSTEMD_NSPAWN_UNIFIED_HIERARCHY"] = "1"

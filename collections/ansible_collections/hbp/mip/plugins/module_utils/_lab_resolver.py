@@ -103,7 +103,7 @@ def serve(address: str, path: str, port: int = 53) -> None:
             try:
                 link.sendto(reply, client)
             except OSError as exc:
-                print("cannot answer %s: %s" % (client[0], exc), file=sys.stderr, flush=True)
+                sys.stderr.write("cannot answer %s: %s\n" % (client[0], exc))
 
 
 if __name__ == "__main__":

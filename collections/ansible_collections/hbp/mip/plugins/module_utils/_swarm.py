@@ -97,17 +97,17 @@ def parse_certificate(data: bytes) -> Certificate:
         except (IndexError, binascii.Error) as error:
             raise ValueError("not a certificate in PEM form") from error
     try:
-        _, start, end = _element(data, 0)
-        _, start, end = _element(data, start)
+        _unused, start, end = _element(data, 0)
+        _unused, start, end = _element(data, start)
         fields = _children(data, start, end)
         if fields[0][0] == 0xA0:  # the version is optional
             fields = fields[1:]
         validity, subject = fields[3], fields[4]
         times = [_time(tag, data[a:b].decode("ascii")) for tag, a, b in _children(data, validity[1], validity[2])]
         names: Dict[str, str] = {}
-        for _, set_start, set_end in _children(data, subject[1], subject[2]):
-            for _, pair_start, pair_end in _children(data, set_start, set_end):
-                (_, a, b), (_, c, d) = _children(data, pair_start, pair_end)[:2]
+        for _unused, set_start, set_end in _children(data, subject[1], subject[2]):
+            for _unused, pair_start, pair_end in _children(data, set_start, set_end):
+                (_unused, a, b), (_unused, c, d) = _children(data, pair_start, pair_end)[:2]
                 key = _SUBJECT_KEYS.get(data[a:b])
                 if key:
                     names[key] = data[c:d].decode("utf-8", "replace")
@@ -257,11 +257,11 @@ def state_problem(local: LocalState) -> Tuple[str, str]:
 def split_address(address: str, port: int = DEFAULT_PORT) -> Tuple[str, int]:
     """Host and port of `host`, `host:port`, `[v6]:port` or a bare IPv6 address. Raises `ValueError` for a bad port."""
     if address.startswith("["):
-        host, _, rest = address[1:].partition("]")
+        host, _unused, rest = address[1:].partition("]")
         return host, int(rest[1:]) if rest.startswith(":") else port
     if address.count(":") > 1:
         return address, port
-    host, _, number = address.partition(":")
+    host, _unused, number = address.partition(":")
     return host, int(number) if number else port
 
 

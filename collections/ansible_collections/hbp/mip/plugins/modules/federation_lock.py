@@ -29,7 +29,7 @@ options:
   state:
     description: What to do; V(shown) never fails.
     type: str
-    choices: [acquired, released, info]
+    choices: [acquired, released, shown]
     default: acquired
   federation:
     description: Name of the federation.

@@ -118,7 +118,7 @@ import os
 import sqlite3
 import stat
 import tempfile
-from typing import Any, Callable, Dict, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -206,8 +206,8 @@ def wanted_files(nodes: List[Dict[str, Any]], data_dir: str, datasets: List[Data
             def write_metadata(path: str, pathology: str = pathology) -> None:
                 save(path, metadata(pathology, datasets))
 
-            def write_tables(path: str, pathology: str = pathology, held: List[Dataset] = held) -> None:
-                write_database(path, pathology, datasets, held, seed)
+            def write_tables(path: str, pathology: str = pathology, held: Tuple[Dataset, ...] = tuple(held)) -> None:
+                write_database(path, pathology, datasets, list(held), seed)
 
             add("CDEsMetadata.json", all_of_it, write_metadata)
             for dataset in held:

@@ -299,7 +299,7 @@ def describe_service(service: Dict[str, Any], tasks: List[Dict[str, Any]], nodes
 def pinned_to(spec: Dict[str, Any]) -> str:
     """The node that the constraints of a service name; empty when they name none."""
     for text in ((spec.get("TaskTemplate") or {}).get("Placement") or {}).get("Constraints") or []:
-        label, _, value = text.replace(" ", "").partition("==")
+        label, _unused, value = text.replace(" ", "").partition("==")
         if label == "node.labels.name" and value:
             return str(value)
     return ""

@@ -988,7 +988,7 @@ class Deployment:
         for item in back:
             if item.failure:
                 problems.append("after going back: " + self.explain(item))
-            item.failure, item.log, item.failed_task, _ = kept[item.name]
+            item.failure, item.log, item.failed_task, _unused = kept[item.name]
         return problems
 
     def _restore(self, item: Item, spec: Dict[str, Any]) -> None:
@@ -1040,7 +1040,7 @@ def log_lines(data: bytes, task_id: str) -> List[str]:
     """The last lines of `data`, a log with details, that the task `task_id` wrote (all tasks when it is empty)."""
     lines = []
     for line in data.decode("utf-8", "replace").splitlines():
-        details, _, text = line.partition(" ")
+        details, _unused, text = line.partition(" ")
         if "com.docker.swarm.task.id=" not in details:
             text = line
         elif task_id and "com.docker.swarm.task.id=%s" % task_id not in details:

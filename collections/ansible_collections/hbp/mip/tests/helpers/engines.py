@@ -326,7 +326,7 @@ class Engines:
                 entry = tarfile.TarInfo(path)
                 entry.size, entry.mode = len(data), 0o755
                 archive.addfile(entry, io.BytesIO(data))
-        repository, _, tag = image.rpartition(":")
+        repository, _unused, tag = image.rpartition(":")
         with contextlib.closing(self.engines[0].client()) as client:
             client.import_image_from_data(content.getvalue(), repository=repository, tag=tag, changes=changes or ["CMD sleep 100000"])
             for line in client.push(repository, tag=tag, stream=True, decode=True):
@@ -351,7 +351,7 @@ def _host(*command: str) -> None:
 
 def _remove_tree(directory: Path) -> None:
     # The kernel takes down the mounts of a namespace some time after its last process has ended.
-    for _ in range(50):
+    for _unused in range(50):
         shutil.rmtree(directory, ignore_errors=True)
         if not directory.exists():
             return
@@ -361,7 +361,7 @@ def _remove_tree(directory: Path) -> None:
 
 def _remove_cgroups(name: str) -> None:
     for top in (*Path("/sys/fs/cgroup").glob(f"*/{name}"), *Path("/sys/fs/cgroup").glob(name)):
-        for folder, _, _ in os.walk(top, topdown=False):
+        for folder, _unused, _unused in os.walk(top, topdown=False):
             with contextlib.suppress(OSError):
                 Path(folder).rmdir()
 

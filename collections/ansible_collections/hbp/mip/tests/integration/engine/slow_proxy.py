@@ -41,7 +41,7 @@ def main() -> None:
         print("ready", flush=True)
         not_before = 0.0
         while True:
-            client, _ = listener.accept()
+            client, _unused = listener.accept()
             threading.Thread(target=serve, args=(client, (host, target_port), not_before), daemon=True).start()
             not_before = not_before or time.monotonic() + seconds
 

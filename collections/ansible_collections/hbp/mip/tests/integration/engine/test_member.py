@@ -61,7 +61,7 @@ def slow_proxy(cluster: Engines, manager: Engine, port: int, seconds: float) -> 
 
 def test_init_join_and_leave(alone: Engines) -> None:
     """The whole life of a member, each step four times."""
-    manager, worker, _ = alone.engines
+    manager, worker, _unused = alone.engines
     created = quad("swarm_member", manager, init=True, role="manager", advertise_addr=manager.address)
     assert created["local_state"] == "manager"
     assert created["node_addr"] == manager.address
@@ -184,7 +184,7 @@ def test_wrong_tokens(alone: Engines) -> None:
 
 def test_manager_that_cannot_be_reached(alone: Engines) -> None:
     """Refused and silent managers are told apart, quickly, and nothing is changed."""
-    manager, worker, _ = alone.engines
+    manager, worker, _unused = alone.engines
     start(manager)
     token = succeed("swarm_token", manager)["token"]
     began = time.monotonic()
@@ -210,7 +210,7 @@ def test_manager_that_cannot_be_reached(alone: Engines) -> None:
 
 def test_join_that_hangs_is_given_up(alone: Engines) -> None:
     """A manager that answers once and then no more: the join ends in time and the node is not left pending."""
-    manager, worker, _ = alone.engines
+    manager, worker, _unused = alone.engines
     start(manager)
     token = succeed("swarm_token", manager)["token"]
     with slow_proxy(alone, manager, 3377, 600) as address:
@@ -226,7 +226,7 @@ def test_join_that_hangs_is_given_up(alone: Engines) -> None:
 
 def test_slow_join_goes_on_in_the_background(alone: Engines) -> None:
     """A join that the engine did not finish in its 20 seconds is waited for, not repeated."""
-    manager, worker, _ = alone.engines
+    manager, worker, _unused = alone.engines
     start(manager)
     token = succeed("swarm_token", manager)["token"]
     with slow_proxy(alone, manager, 3378, 23) as address:
@@ -240,7 +240,7 @@ def test_slow_join_goes_on_in_the_background(alone: Engines) -> None:
 
 def test_pending_node_of_somebody_else_is_left_alone(alone: Engines) -> None:
     """A join that somebody else began is reported, not ended."""
-    manager, worker, _ = alone.engines
+    manager, worker, _unused = alone.engines
     start(manager)
     token = succeed("swarm_token", manager)["token"]
     with slow_proxy(alone, manager, 3379, 600) as address:
@@ -368,7 +368,7 @@ def test_without_an_engine(tmp_path: Path, alone: Engines) -> None:
 
 def test_worker_is_not_a_manager(alone: Engines) -> None:
     """Modules for managers say where they have to run."""
-    manager, worker, _ = alone.engines
+    manager, worker, _unused = alone.engines
     start(manager)
     join(manager, worker)
     assert f"Run it on {manager.address}:2377" in refuse("swarm_token", worker)

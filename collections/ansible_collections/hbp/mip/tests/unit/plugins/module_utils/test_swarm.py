@@ -172,8 +172,8 @@ def test_probe_of_something_else() -> None:
         assert "did not answer within 0.3 s" in silent.problem
 
         def chatter() -> None:
-            for _ in range(2):
-                connection, _ = listener.accept()
+            for _unused in range(2):
+                connection, _unused = listener.accept()
                 with connection:
                     connection.sendall(b"SSH-2.0-OpenSSH\r\n" * 4)
 

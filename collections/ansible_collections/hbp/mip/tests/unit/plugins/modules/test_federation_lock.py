@@ -210,7 +210,7 @@ def test_twenty_processes_at_the_same_moment_one_wins(tmp_path: Path, state: str
         racer.start()
     for racer in racers:
         racer.join(60)
-    results = [queue.get() for _ in racers]
+    results = [queue.get() for _unused in racers]
     winners = [number for number in results if number >= 0]
     assert len(winners) == 1
     found, damage = _lock.FederationLock(directory).read()

@@ -22,9 +22,9 @@ def hostvars() -> dict[str, dict[str, Any]]:
     return {name: {"ansible_host": f"192.0.2.{n}", "mip_engine": copy.deepcopy(ENGINE)} for n, name in enumerate(names, 11)}
 
 
-def errors(hostvars: dict[str, dict[str, Any]], groups: dict[str, list[str]] = GROUPS) -> list[str]:
+def errors(hostvars: dict[str, dict[str, Any]], groups: dict[str, list[str]] | None = None) -> list[str]:
     with pytest.raises(FederationError) as caught:
-        resolve("hosp", groups, hostvars)
+        resolve("hosp", groups or GROUPS, hostvars)
     return caught.value.errors
 
 

@@ -429,7 +429,7 @@ class Master:
 
     def check(self, method: str, target: str, body: bytes) -> Answer:
         """Answer /check/worker?NODE_IP=..&NODE_NAME=..: take the node in if it answers at that address."""
-        path, _, text = target.partition("?")
+        path, _unused, text = target.partition("?")
         fields = [part.partition("=")[::2] for part in text.split("&")]
         if path != "/check/worker" or method not in ("GET", "HEAD", "POST"):
             return Answer.of({"error": f"{method} {path} is not known here"}, 404)
@@ -452,7 +452,7 @@ class Master:
 
     def remove(self, method: str, target: str, body: bytes) -> Answer:
         """Answer /remove/worker?IP=..: take a node out until its container is started again."""
-        path, _, text = target.partition("?")
+        path, _unused, text = target.partition("?")
         if path != "/remove/worker" or method not in ("GET", "HEAD", "POST"):
             return Answer.of({"error": f"{method} {path} is not known here"}, 404)
         address = unquote(dict(part.partition("=")[::2] for part in text.split("&")).get("IP", ""))

@@ -71,7 +71,7 @@ class Settings:
         """
         if self.fixed_address:
             return self.fixed_address
-        host, _, port = self.keystore.partition(":")
+        host, _unused, port = self.keystore.partition(":")
         # Containers have several interfaces (overlay, bridge for the published port): the kernel knows which one is meant.
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect((host, int(port or 80)))
@@ -89,11 +89,13 @@ def _number(environment: Mapping[str, str], name: str, default: float, least: fl
     return value
 
 
-def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
-    """Return the settings found in the environment.
+def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """Return the settings found in the environment, by default that of this process.
 
     Raises MissingSetting when a required variable is empty, SettingsError when a value cannot be used.
     """
+    if environment is None:
+        environment = os.environ
     for name in REQUIRED:
         if not environment.get(name):
             raise MissingSetting(f"{name} is unset. Check docker-compose file.")
