@@ -147,7 +147,7 @@ def test_the_first_contact_by_password_makes_the_account_and_is_the_last(lab: La
         lab.run("check")
     finally:
         host_vars.unlink()
-        lab.ssh(worker, "userdel -r mipadmin; rm -f /etc/sudoers.d/mipadmin", check=False)
+        lab.ssh(worker, "userdel --force --remove mipadmin; rm -f /etc/sudoers.d/mipadmin", check=False)
 
 
 def test_a_full_disk(lab: Lab) -> None:
