@@ -414,9 +414,10 @@ orphans:
   elements: str
 """
 
+import fcntl
 import threading
 import time
-from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple
+from typing import IO, Any, Dict, List, NamedTuple, Optional, Set, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -1184,6 +1185,28 @@ _SERVICE_OPTIONS: Dict[str, Any] = {
 }
 
 
+def wait_for_turn(project: str, seconds: float) -> IO[str]:
+    """Wait until no other call for the same federation is at work on this manager, at most so many seconds.
+
+    A call goes on when the run that made it is killed or loses its connection. The next run lets it end, instead of both
+    creating the same services. The lock goes with the process that holds the returned file.
+    """
+    lock = open("/run/hbp-mip-services-%s.lock" % project, "w", encoding="utf-8")
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                lock.close()
+                raise EngineError(
+                    "another call for the federation %s is still at work on this manager after %d s; look for it with: "
+                    "ps -ef | grep swarm_services" % (project, seconds)
+                ) from None
+            time.sleep(0.3)
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
@@ -1217,6 +1240,7 @@ def main() -> None:
         if module.check_mode and local.state == _swarm.NONE:
             module.exit_json(msg="%s once the swarm exists" % would, **virgin)
         _swarm.require_manager(local)
+        turn = None if module.check_mode else wait_for_turn(project, 2 * module.params["timeout"])
         view = read_view(client, options)
         items = build_items(options, project, view, networks_may_be_missing=module.check_mode)
         for text in pin_images(items, Images(client) if module.params["resolve_image"] == "always" else None):
@@ -1239,6 +1263,8 @@ def main() -> None:
     deployment = Deployment(module, client, items, view.nodes)
     if not module.check_mode:
         apply(module, deployment, removed, diff)
+    if turn:
+        turn.close()
     module.exit_json(
         changed=changed,
         services=[deployment.result(item, module.check_mode) for item in items]

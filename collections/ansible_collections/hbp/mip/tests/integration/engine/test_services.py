@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import subprocess
 import sys
@@ -438,3 +439,12 @@ def test_node_that_cannot_be_reached(swarm: Swarm, clean: Callable[[], None]) ->
     wait_for(lambda: client.inspect_node(swarm.node_ids["wk-1"])["Status"]["State"] == "ready", 60, "the worker is back")
     result = deploy(swarm, *changed)
     assert not result.failed, result.msg
+
+
+def test_calls_at_the_same_time_take_turns(swarm: Swarm, clean: Callable[[], None]) -> None:
+    """A killed run's call goes on; the next run's waits for it and then finds everything done."""
+    wanted = [service(swarm, name, node) for name, node in (("first", "ms"), ("second", "wk-1"))]
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        results = [future.result() for future in [pool.submit(deploy, swarm, *wanted) for _call in range(2)]]
+    assert not any(result.failed for result in results), [result.data for result in results]
+    assert sorted(action(result, "first") for result in results) == ["created", "unchanged"]
