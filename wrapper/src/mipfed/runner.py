@@ -117,6 +117,7 @@ def settings(job: Job) -> dict[str, str]:
         "ANSIBLE_NOCOLOR": "True",
         "MAX_EVENT_RES": str(64 * 1024 * 1024),
         "MIPFED_COMMAND": job.command or f"mipfed {job.verb}",
+        "MIPFED_PID": str(os.getpid()),
         "PATH": paths.search_path(),
     }
     return {key: os.environ.get(key, value) for key, value in wanted.items()} | forced

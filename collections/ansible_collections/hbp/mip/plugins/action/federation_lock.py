@@ -4,22 +4,48 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import platform
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
 
 
-def _started(pid: int) -> str:
-    """Return when a process of this controller started, as boot and clock ticks (proc(5), field 22); empty if it is gone."""
+def _status(pid: int) -> list[str]:
+    """Return the fields of proc(5) stat after the name: state, parent, …; empty if the process is gone or only a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rsplit(")", 1)[1].split()
-        return f"{Path('/proc/sys/kernel/random/boot_id').read_text(encoding='utf-8').strip()}:{fields[19]}"
     except OSError:
-        return ""
+        return []
+    return [] if fields[0] in "ZX" else fields
+
+
+def _started(pid: int) -> str:
+    """Return when a process of this controller started, as boot and clock ticks; empty if it is gone."""
+    fields = _status(pid)
+    return f"{Path('/proc/sys/kernel/random/boot_id').read_text(encoding='utf-8').strip()}:{fields[19]}" if fields else ""
+
+
+def _end_orphan(pid: int) -> None:
+    """End a run whose mipfed was killed and which goes on without it; a run with a living owner is left alone."""
+    try:
+        environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return
+    owner = next((entry.partition(b"=")[2] for entry in environment if entry.startswith(b"MIPFED_PID=")), b"")
+    if not owner or _status(pid)[1:2] == [owner.decode()]:
+        return
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+        deadline = time.monotonic() + 5
+        while _status(pid) and time.monotonic() < deadline:
+            time.sleep(0.1)
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -47,8 +73,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         answer = self._execute_module(module_name="hbp.mip.federation_lock", module_args=arguments, task_vars=task_vars)
         holder = answer.get("holder") or {}
         if answer.get("mip_error") == "locked" and holder.get("host") == platform.node():
-            started = _started(int(holder.get("pid") or 0))
-            if started != str(holder.get("pid_start")):
+            pid = int(holder.get("pid") or 0)
+            if _started(pid) == str(holder.get("pid_start")):
+                _end_orphan(pid)
+            if _started(pid) != str(holder.get("pid_start")):
                 arguments["dead_holder"] = answer.get("nonce")
                 answer = self._execute_module(module_name="hbp.mip.federation_lock", module_args=arguments, task_vars=task_vars)
         result.update(answer)
