@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -101,6 +103,17 @@ class Lab:
         """Return the nodes that the engine itself says are active."""
         return set(self.api("HEALTH_CHECK")["active_nodes"].split(", "))
 
+    def all_active(self, seconds: float = 90) -> bool:
+        """Does the engine come to know all nodes, and no others, within so many seconds? A worker registers after its start."""
+        deadline = time.monotonic() + seconds
+        while True:
+            with contextlib.suppress(subprocess.CalledProcessError, KeyError, json.JSONDecodeError):
+                if self.active_nodes() == {self.master, *self.workers}:
+                    return True
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(1)
+
     def whole(self) -> bool:
         """Does the federation run as its inventory says? Spares a deploy between tests that leave it so."""
         engine = yaml.safe_load((INVENTORY / "group_vars/all/main.yml").read_text())["mip_engine"]
@@ -109,10 +122,7 @@ class Lab:
         images |= {f"{worker}_exareme": engine["image"] for worker in self.workers}
         if sorted(services) != sorted(f"{name} 1/1 {image}" for name, image in images.items()):
             return False
-        try:
-            return self.active_nodes() == {self.master, *self.workers}
-        except (subprocess.CalledProcessError, KeyError):
-            return False
+        return self.all_active(0)
 
 
 def lab_command(*arguments: str) -> None:

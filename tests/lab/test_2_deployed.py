@@ -45,7 +45,7 @@ def watched(lab: Lab):
 
 
 def test_the_federation_answers(federation: Lab) -> None:
-    assert federation.active_nodes() == {federation.master, *federation.workers}
+    assert federation.all_active()
     datasets = federation.api("LIST_DATASET")
     for worker in federation.workers:
         assert any(datasets[worker].values()), datasets
@@ -121,7 +121,7 @@ def test_a_killed_deploy_is_repaired_by_the_next(federation: Lab) -> None:
     process.kill()
     process.communicate()
     federation.run("deploy", "-y")
-    assert federation.active_nodes() == {federation.master, *federation.workers}
+    assert federation.all_active()
 
 
 def test_an_engine_that_crashes_is_rolled_back(federation: Lab) -> None:
@@ -140,7 +140,7 @@ def test_an_engine_that_crashes_is_rolled_back(federation: Lab) -> None:
         assert image == good
     federation.variables(mip_engine={"image": good.split("@")[0]})
     federation.run("deploy", "-y")
-    assert federation.active_nodes() == {federation.master, *federation.workers}
+    assert federation.all_active()
 
 
 def test_an_update_goes_through_all_nodes(federation: Lab) -> None:
@@ -155,7 +155,7 @@ def test_an_update_goes_through_all_nodes(federation: Lab) -> None:
         assert ":1.1@" in federation.ssh(
             federation.master, "docker service inspect -f '{{.Spec.TaskTemplate.ContainerSpec.Image}}' " + f"{worker}_exareme"
         )
-    assert federation.active_nodes() == {federation.master, *federation.workers}
+    assert federation.all_active()
 
 
 def test_a_stopped_engine_is_started(federation: Lab) -> None:
@@ -258,10 +258,7 @@ def test_a_worker_that_is_off_does_not_stop_the_others(federation: Lab, power) -
     assert document["hosts"][other]["unreachable"] == 0
     power(off, "on")
     federation.run("deploy", "-y")
-    deadline = time.monotonic() + 120
-    while federation.active_nodes() != {federation.master, *federation.workers}:
-        assert time.monotonic() < deadline
-        time.sleep(2)
+    assert federation.all_active(120)
 
 
 def test_a_worker_that_goes_off_in_the_middle(federation: Lab, power) -> None:
