@@ -44,7 +44,7 @@ python_of_the_machine() { # the newest Python that the environment can be made f
   done
 }
 
-environment() { # environment [--no-dev]: .venv as the lock file says
+environment() { # .venv as the lock file says
   local python
   python=$(python_of_the_machine)
   if [ -z "$python" ]; then

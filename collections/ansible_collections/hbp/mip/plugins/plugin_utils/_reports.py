@@ -13,6 +13,8 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ansible_collections.hbp.mip.plugins.filter.engine_services import engine_services
+
 Report = dict[str, Any]
 Problem = dict[str, str]
 
@@ -146,8 +148,7 @@ def status(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
             problems.append(problem(name, "not-a-member", "is not a member of the swarm, or has no label", deploy))
     report["services"] = view["services"]
     running = {service["name"] for service in view["services"]}
-    wanted = [(f"{master}_exareme-keystore", master), (f"{master}_exareme-master", master)]
-    wanted += [(f"{name}_exareme", name) for name in members[1:]]
+    wanted = [(service["name"], service["node"]) for service in engine_services(federation, [])]
     if view["local_state"] == "manager":
         problems += [
             problem(node, "service-absent", f"the service {name} does not exist", deploy) for name, node in wanted if name not in running
