@@ -47,6 +47,11 @@ data_dir:
   returned: success
   type: str
   sample: /data/hospitals
+portal_dir:
+  description: Folder on the ui node with what the portal reads, C(pathologies.json).
+  returned: success
+  type: str
+  sample: /var/lib/mip/hospitals/portal
 nodes:
   description: Every node, the master first, then the ui node, then the workers.
   returned: success

@@ -214,6 +214,9 @@ def _check_values(config: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]],
     portainer = expose["portainer"]
     if portainer["allow"] and not (portainer["certificate"] and portainer["key"]):
         errors.append("mip_expose.portainer: it is served with TLS only; set certificate and key to PEM files on the master")
+    catalogue = config["mip_data"]["catalogue"]
+    if catalogue["timeout_seconds"] <= 0 or catalogue["retries"] < 0:
+        errors.append("mip_data.catalogue: timeout_seconds must be more than 0, and retries 0 or more")
     if not str(config["mip_data_root"]).startswith("/"):
         errors.append(f"mip_data_root: {config['mip_data_root']!r} is not an absolute path")
 
@@ -224,7 +227,7 @@ def resolve(inventory_name: str, groups: Mapping[str, Sequence[str]], hostvars: 
     :arg inventory_name: name of the inventory directory, the default of ``mip_federation``.
     :arg groups: host names by inventory group; ``master``, ``ui`` and ``workers`` are read.
     :arg hostvars: variables by host name, templates already rendered.
-    :returns: ``name``, ``data_dir``, ``lab``, one key per ``mip_*`` dictionary without its prefix, and ``nodes``, a list of
+    :returns: ``name``, ``data_dir``, ``portal_dir`` (where the ui node keeps what the portal reads), ``lab``, one key per ``mip_*`` dictionary without its prefix, and ``nodes``, a list of
         ``{name, kind, address, manager, ssh_host, ssh_port, host_key, first_password}`` in the order master, ui, workers;
         ``ssh_host`` is empty for a node that is reached without SSH.
     :raises FederationError: with everything that is wrong, not only the first thing.
@@ -254,6 +257,7 @@ def resolve(inventory_name: str, groups: Mapping[str, Sequence[str]], hostvars: 
         **resolved,
         "name": name,
         "data_dir": f"{str(config['mip_data_root']).rstrip('/')}/{name}",
+        "portal_dir": f"/var/lib/mip/{name}/portal",
         "nodes": nodes,
         "warnings": []
         if managers % 2
