@@ -12,7 +12,6 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +19,7 @@ import pytest
 from ansible_collections.hbp.mip.plugins.module_utils._lab_seed import Dataset, write_database
 from ansible_collections.hbp.mip.tests.helpers.standin import SEED, STANDIN, Federation, request, until
 
+RUN_ERROR = "Something went wrong. Please inform the system administrator."
 NOT_RESPONDING = "One or more containers are not responding. Please inform the system administrator."
 
 
@@ -88,12 +88,61 @@ def test_data_folder_is_missing(federation: Federation) -> None:
     assert "The data folder /nonexistent/data cannot be read: No such file or directory" in done.stdout
 
 
-def test_data_are_damaged(federation: Federation, tmp_path: Path) -> None:
-    (tmp_path / "dementia").mkdir()
-    (tmp_path / "dementia" / "datasets.db").write_bytes(b"no database at all" * 100)
-    done = run(federation, STANDIN_DATA=str(tmp_path))
-    assert done.returncode == 1
-    assert f"{tmp_path}/dementia/datasets.db: file is not a database" in done.stdout
+@pytest.mark.parametrize(("content", "message"), [(b"no database at all" * 100, "file is not a database"), (b"", "no such table: DATA")])
+def test_starts_with_a_damaged_database(federation: Federation, content: bytes, message: str) -> None:
+    """As the engine: such a node must run, so that its data can be compiled and it can be started again."""
+    folder = federation.folder / "data" / "wk-1" / "damaged"
+    folder.mkdir()
+    database = folder / "datasets.db"
+    database.write_bytes(content)
+    node = federation.nodes["wk-1"]
+    try:
+        node.stop()
+        node.start()
+        until(lambda: federation.value("data/wk-1/damaged") == "[]", "the folder is registered")
+        federation.wait_complete()
+        assert f"{database}: {message}" in node.output
+        assert federation.query("LIST_DATASET").data == envelope(RUN_ERROR, "text/plain+error")
+        statistic = federation.query("DESCRIPTIVE_STATS", y="tiv", dataset="dementia-h1", pathology="dementia")
+        assert statistic.data["result"][0]["type"] == "application/json"
+        shutil.copy(federation.database("wk-1", "mentalhealth"), folder / "compiled")
+        (folder / "compiled").replace(database)
+        assert federation.query("LIST_DATASET").data["wk-1"]["damaged"] == federation.held("wk-1", "mentalhealth")
+        node.stop()
+        node.start()
+        until(lambda: federation.value("data/wk-1/damaged") != "[]", "the compiled datasets are registered")
+        federation.wait_complete()
+    finally:
+        shutil.rmtree(folder)
+        request(federation.keystore_address, 8500, "DELETE", "/v1/kv/data/wk-1/damaged")
+        node.stop()
+
+
+def test_checked_variables_are_read_once(federation: Federation) -> None:
+    """What the master lists is in the database now, what it accepts was there when it first needed to know."""
+    path = federation.database("ms", "dementia")
+    original = path.with_name("original")
+    shutil.copy(path, original)
+    asked = {"y": "tiv", "dataset": "dementia-h1", "pathology": "dementia"}
+    try:
+        assert federation.query("DESCRIPTIVE_STATS", **asked).data["result"][0]["type"] == "application/json"
+        new = path.with_name("new")
+        shutil.copy(path, new)
+        connection = sqlite3.connect(new)
+        connection.execute("DELETE FROM METADATA WHERE code = 'tiv'")
+        connection.commit()
+        connection.close()
+        new.replace(path)
+        assert "tiv" not in federation.query("LIST_VARIABLES", pathology="dementia").data
+        assert federation.query("DESCRIPTIVE_STATS", **asked).data["result"][0]["type"] == "application/json"
+        federation.nodes["ms"].stop()
+        federation.nodes["ms"].start()
+        federation.wait_complete()
+        reply = federation.query("DESCRIPTIVE_STATS", **asked)
+        assert reply.data == envelope("The CDE 'tiv' does not exist.", "text/plain+user_error")
+    finally:
+        original.replace(path)
+        federation.nodes["ms"].stop()
 
 
 def test_port_is_taken(federation: Federation) -> None:
@@ -276,14 +325,25 @@ def test_folder_without_a_database(federation: Federation) -> None:
     folder = federation.folder / "data" / "wk-1" / "empty"
     folder.mkdir()
     try:
-        reply = federation.query("LIST_DATASET")
-        assert (reply.status, reply.data) == (
-            200, envelope("Something went wrong. Please inform the system administrator.", "text/plain+error"),
-        )  # fmt: skip
-        assert f"{folder}/datasets.db does not exist" in federation.nodes["wk-1"].output
+        for _attempt in range(2):
+            reply = federation.query("LIST_DATASET")
+            assert (reply.status, reply.data) == (200, envelope(RUN_ERROR, "text/plain+error"))
+            # As SQLite leaves it when the engine looks.
+            assert (folder / "datasets.db").stat().st_size == 0
+        assert f"{folder}/datasets.db: no such table: DATA" in federation.nodes["wk-1"].output
         assert federation.query("HEALTH_CHECK").status == 200
     finally:
-        folder.rmdir()
+        shutil.rmtree(folder)
+
+
+def test_pathology_without_a_folder_on_the_master(federation: Federation) -> None:
+    request(federation.keystore_address, 8500, "PUT", "/v1/kv/data/wk-1/nowhere", "[]")
+    try:
+        reply = federation.query("LIST_VARIABLES", pathology="nowhere")
+        assert (reply.status, reply.data) == (200, envelope(RUN_ERROR, "text/plain+error"))
+        assert not (federation.folder / "data" / "ms" / "nowhere").exists()
+    finally:
+        request(federation.keystore_address, 8500, "DELETE", "/v1/kv/data/wk-1/nowhere")
 
 
 def test_reading_leaves_the_databases_alone(federation: Federation) -> None:

@@ -92,15 +92,26 @@ class Runner:
         raise StartError(f"the keystore cannot be used by node {settings.node_name}: {reason}. Check CONSULURL and the overlay network.")
 
     def read_datasets(self) -> dict[str, str]:
-        """Return the keys that announce this node's datasets, read once at the start as the engine does. Raises StartError."""
+        """Return the keys that announce this node's datasets, read once at the start as the engine does. Raises StartError.
+
+        A folder without a database gets no key, one whose database cannot be read an empty list: the node starts with both,
+        so that a database can be compiled later.
+        """
         databases = self.node.databases
+        found: dict[str, list[str]] = {}
         try:
-            found = {name: databases.datasets(name) for name in databases.pathologies() if databases.path(name).is_file()}
-            without = [name for name in databases.pathologies() if name not in found]
+            pathologies = databases.pathologies()
         except DataError as error:
             raise StartError(str(error)) from error
-        for name in without:
-            log.warning("%s does not exist: LIST_DATASET will fail on this node", databases.path(name))
+        for name in pathologies:
+            if not databases.path(name).is_file():
+                log.warning("%s does not exist: LIST_DATASET will fail on this node", databases.path(name))
+                continue
+            try:
+                found[name] = databases.datasets(name)
+            except DataError as error:
+                log.error("%s: LIST_DATASET will fail on this node", error)
+                found[name] = []
         log.info("Datasets of node %s: %s", self.settings.node_name, json.dumps(found))
         return {f"{DATA}/{self.settings.node_name}/{name}": json.dumps(codes) for name, codes in found.items()}
 

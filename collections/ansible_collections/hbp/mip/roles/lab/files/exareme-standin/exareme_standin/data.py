@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -70,8 +71,12 @@ class Databases:
         return self.folder / pathology / "datasets.db"
 
     @contextmanager
-    def _open(self, pathology: str) -> Iterator[sqlite3.Connection]:
+    def _open(self, pathology: str, *, create: bool = False) -> Iterator[sqlite3.Connection]:
         path = self.path(pathology)
+        if create and pathology in self.pathologies() and not path.exists():
+            # The engine opens it for writing, and SQLite then leaves an empty file there: who compiles next must cope with it.
+            with contextlib.suppress(OSError):
+                path.touch()
         if pathology not in self.pathologies() or not path.is_file():
             raise DataError(f"{path} does not exist")
         connection = None
@@ -86,13 +91,16 @@ class Databases:
 
     def datasets(self, pathology: str) -> list[str]:
         """Return the codes of the datasets in a pathology's database. Raises DataError."""
-        with self._open(pathology) as connection:
+        with self._open(pathology, create=True) as connection:
             rows = connection.execute("SELECT DISTINCT dataset FROM DATA WHERE dataset IS NOT NULL ORDER BY 1")
             return [str(row[0]) for row in rows]
 
-    def variables(self, pathology: str) -> dict[str, Variable]:
-        """Return a pathology's variables by code, in the order of METADATA. Raises DataError."""
-        with self._open(pathology) as connection:
+    def variables(self, pathology: str, *, create: bool = False) -> dict[str, Variable]:
+        """Return a pathology's variables by code, in the order of METADATA. Raises DataError.
+
+        `create` leaves an empty file where there is no database, as the engine's LIST_VARIABLES does.
+        """
+        with self._open(pathology, create=create) as connection:
             rows = connection.execute("SELECT code, label, sql_type, isCategorical FROM METADATA ORDER BY rowid")
             return {row[0]: Variable(row[0], row[1], row[2], row[3] == 1) for row in rows}
 

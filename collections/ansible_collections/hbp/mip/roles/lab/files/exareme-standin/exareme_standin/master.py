@@ -278,11 +278,23 @@ class Master:
         holders = self.active_holders(federation, str(pathology), datasets) if datasets else {}
         self.merge(algorithm, parameters, str(pathology))
         if algorithm == "LIST_VARIABLES":
-            return Answer.of({code: variable.sql_type for code, variable in self.variables(str(pathology)).items()})
+            return Answer.of(self.listed(str(pathology)))
         return Answer.of({"result": [{"type": "application/json", "data": self.statistics(holders, str(pathology), parameters)}]})
 
+    def listed(self, pathology: str) -> dict[str, str]:
+        """Return the types of a pathology's variables, read anew as the engine's LIST_VARIABLES does. Raises RunError."""
+        try:
+            return {code: variable.sql_type for code, variable in self.databases.variables(pathology, create=True).items()}
+        except DataError as error:
+            log.error("LIST_VARIABLES: %s", error)
+            raise RunError(RUN_ERROR) from error
+
     def variables(self, pathology: str) -> dict[str, Variable]:
-        """Return a pathology's variables. As in the engine they are read once, all of them. Raises DataError."""
+        """Return the variables that a query's parameters are checked against.
+
+        As in the engine they are read once, all of them, for as long as the process lives: a new database counts for them
+        after a restart only. Raises DataError, and then they are read again by the next query.
+        """
         with self._lock:
             if self._variables is None:
                 self._variables = {name: self.databases.variables(name) for name in self.databases.pathologies()}
