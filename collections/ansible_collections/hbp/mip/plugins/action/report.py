@@ -9,6 +9,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.hbp.mip.plugins.plugin_utils import _reports
+from ansible_collections.hbp.mip.plugins.plugin_utils._problems import sentence
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -36,6 +37,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             name = arguments["federation"]["name"]
             result["failed"] = True
             result["mip_error"] = report.get("error", "check")
-            lines = "\n".join(_reports.sentence(problem) for problem in report["problems"])
+            lines = "\n".join(sentence(problem) for problem in report["problems"])
             result["msg"] = f"{_reports.TITLES[verb].format(name=name)}\n{lines}"
         return result

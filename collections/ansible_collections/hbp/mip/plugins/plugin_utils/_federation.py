@@ -227,9 +227,9 @@ def resolve(inventory_name: str, groups: Mapping[str, Sequence[str]], hostvars: 
     :arg inventory_name: name of the inventory directory, the default of ``mip_federation``.
     :arg groups: host names by inventory group; ``master``, ``ui`` and ``workers`` are read.
     :arg hostvars: variables by host name, templates already rendered.
-    :returns: ``name``, ``data_dir``, ``portal_dir`` (where the ui node keeps what the portal reads), ``lab``, one key per ``mip_*`` dictionary without its prefix, and ``nodes``, a list of
-        ``{name, kind, address, manager, ssh_host, ssh_port, host_key, first_password}`` in the order master, ui, workers;
-        ``ssh_host`` is empty for a node that is reached without SSH.
+    :returns: ``name``, ``data_dir``, ``portal_dir`` (where the ui node keeps what the portal reads), ``lab``, one key per ``mip_*``
+        dictionary without its prefix, and ``nodes``, a list of ``{name, kind, address, manager, ssh_host, ssh_port, host_key,
+        first_password}`` in the order master, ui, workers; ``ssh_host`` is empty for a node that is reached without SSH.
     :raises FederationError: with everything that is wrong, not only the first thing.
     """
     kinds, errors = _structure(groups)

@@ -14,26 +14,18 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible_collections.hbp.mip.plugins.filter.engine_services import engine_services
-
-Report = dict[str, Any]
-Problem = dict[str, str]
+from ansible_collections.hbp.mip.plugins.plugin_utils._data_reports import compiled, consolidate, overview
+from ansible_collections.hbp.mip.plugins.plugin_utils._problems import Problem, Report, problem
 
 #: First line of the message when a report stops a run.
 TITLES = {
     "check": "Nothing was changed: these nodes of federation {name} are not fit.",
     "status": "Federation {name} is not healthy:",
     "verify": "Federation {name} does not work as it should:",
+    "consolidate": "The data of federation {name} are not consolidated, or not everywhere:",
+    "compile": "Not all data of federation {name} are compiled:",
+    "data": "The data of federation {name} are not in order:",
 }
-
-
-def problem(node: str, code: str, message: str, fix: str) -> Problem:
-    """Return a problem: its node, a stable code, what is wrong, and the next thing to do."""
-    return {"node": node, "code": code, "message": message, "fix": fix}
-
-
-def sentence(entry: Mapping[str, str]) -> str:
-    """Return a problem as one line of text."""
-    return f"  - {entry['node']}: {entry['message']} [{entry['code']}]" + (f"\n    {entry['fix']}" if entry.get("fix") else "")
 
 
 def _twins(nodes: Mapping[str, Mapping[str, Any]], key: str) -> list[tuple[str, list[str]]]:
@@ -231,4 +223,11 @@ def verify(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
     return {"pairs": pairs, "engine": engine, "held": held, "ok": not problems, "problems": problems}
 
 
-REPORTS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Report]] = {"check": check, "status": status, "verify": verify}
+REPORTS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Report]] = {
+    "check": check,
+    "status": status,
+    "verify": verify,
+    "consolidate": consolidate,
+    "compile": compiled,
+    "data": overview,
+}
