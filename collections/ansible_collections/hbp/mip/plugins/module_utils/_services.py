@@ -594,6 +594,28 @@ def of_template(tasks: Iterable[Mapping[str, Any]], template: Mapping[str, Any])
     return [task for task in tasks if canonical_task(task.get("Spec") or {}) == wanted]
 
 
+def not_ours(service: Mapping[str, Any], project: str) -> str:
+    """Why `service` must not be touched for the federation `project`; empty when it belongs to it."""
+    spec = service["Spec"]
+    owner = (spec.get("Labels") or {}).get(PROJECT_LABEL)
+    if owner == project:
+        return ""
+    return (
+        "service %s: there is a service of that name that %s. It is never touched. Next: docker service inspect %s, then remove or "
+        "rename it, or choose another name"
+        % (spec["Name"], "belongs to the federation %s" % owner if owner else "does not belong to this federation", spec["Name"])
+    )
+
+
+def pinned_to(spec: Mapping[str, Any]) -> str:
+    """The node that the constraints of a service name; empty when they name none."""
+    for text in ((spec.get("TaskTemplate") or {}).get("Placement") or {}).get("Constraints") or []:
+        label, _unused, value = _constraint(text).partition("==")
+        if label == "node.labels.name" and value:
+            return str(value)
+    return ""
+
+
 def replicas_of(spec: Mapping[str, Any]) -> int:
     """How many tasks a replicated service shall have."""
     value = ((spec.get("Mode") or {}).get("Replicated") or {}).get("Replicas")

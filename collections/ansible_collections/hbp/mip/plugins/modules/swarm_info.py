@@ -285,7 +285,7 @@ def describe_service(service: Dict[str, Any], tasks: List[Dict[str, Any]], nodes
     node = nodes.get(str(task.get("NodeID") or "")) or {}
     return {
         "name": spec.get("Name", ""),
-        "node": node.get("name") or node.get("hostname") or pinned_to(spec),
+        "node": node.get("name") or node.get("hostname") or _services.pinned_to(spec),
         "image": _services.image_of(spec),
         "state": status.get("State", ""),
         "desired": wanted,
@@ -294,15 +294,6 @@ def describe_service(service: Dict[str, Any], tasks: List[Dict[str, Any]], nodes
         "since": status.get("Timestamp", ""),
         "update_state": (service.get("UpdateStatus") or {}).get("State", ""),
     }
-
-
-def pinned_to(spec: Dict[str, Any]) -> str:
-    """The node that the constraints of a service name; empty when they name none."""
-    for text in ((spec.get("TaskTemplate") or {}).get("Placement") or {}).get("Constraints") or []:
-        label, _unused, value = text.replace(" ", "").partition("==")
-        if label == "node.labels.name" and value:
-            return str(value)
-    return ""
 
 
 def service_problems(services: List[Dict[str, Any]]) -> List[Dict[str, str]]:

@@ -297,6 +297,7 @@ def test_locked_manager(alone: Engines) -> None:
         ("swarm_nodes", {"nodes": []}),
         ("swarm_network", {"name": "x"}),
         ("swarm_services", {"project": "x", "services": []}),
+        ("swarm_restart", {"project": "x", "services": []}),
     )
     for module, options in others:
         assert "docker swarm unlock" in refuse(module, manager, **options)
@@ -327,6 +328,7 @@ def test_manager_without_quorum(alone: Engines) -> None:
         assert "no majority" in message
         assert "no majority" in refuse("swarm_token", first)
         assert "no majority" in refuse("swarm_services", first, project="x", services=[])
+        assert "no majority" in refuse("swarm_restart", first, project="x", services=[])
         # Workers go on.
         assert succeed("swarm_member", third, cluster_id=created["cluster_id"], probe=True)["local_state"] == "worker"
         first.restart()
@@ -346,6 +348,7 @@ def test_without_an_engine(tmp_path: Path, alone: Engines) -> None:
         "swarm_nodes": {"nodes": [{"node_id": "", "name": "wk-1"}]},
         "swarm_network": {"name": "mip-federation", "subnet": "10.20.30.0/24"},
         "swarm_services": {"project": "lab", "services": [{"name": "a", "image": "b"}]},
+        "swarm_restart": {"project": "lab", "services": ["a"]},
         "swarm_token": {"rotate": True},
     }
     for module, arguments in wanted.items():

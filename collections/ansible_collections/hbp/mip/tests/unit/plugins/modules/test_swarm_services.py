@@ -12,9 +12,10 @@ from typing import Any
 import docker.errors
 import pytest
 
-from ansible_collections.hbp.mip.plugins.module_utils import _services
+from ansible_collections.hbp.mip.plugins.module_utils import _rollout, _services
+from ansible_collections.hbp.mip.plugins.module_utils._rollout import Item
 from ansible_collections.hbp.mip.plugins.modules import swarm_services
-from ansible_collections.hbp.mip.plugins.modules.swarm_services import Deployment, Images, Item, Rejected, View
+from ansible_collections.hbp.mip.plugins.modules.swarm_services import Deployment, Images, Rejected, View
 
 DIGEST = "sha256:" + "1" * 64
 OTHER = "sha256:" + "2" * 64
@@ -329,9 +330,9 @@ def test_waves_protect_what_runs(monkeypatch: pytest.MonkeyPatch, actions: list[
 def test_log_lines_are_bounded_and_of_one_task() -> None:
     mine, other = "com.docker.swarm.node.id=n,com.docker.swarm.task.id=t1", "com.docker.swarm.task.id=t2"
     data = "".join(f"{mine} line {i}\n{other} not mine\n" for i in range(30)) + f"{mine} \x1b[31mred\x1b[0m {'x' * 999}\n"
-    lines = swarm_services.log_lines(data.encode() + b"\xff", "t1")
+    lines = _rollout.log_lines(data.encode() + b"\xff", "t1")
     assert len(lines) == 10
     assert not any("not mine" in line for line in lines)
     assert all(len(line) <= 300 for line in lines)
     assert "\x1b" not in "".join(lines)
-    assert "not mine" in swarm_services.log_lines(data.encode(), "")
+    assert "not mine" in _rollout.log_lines(data.encode(), "")

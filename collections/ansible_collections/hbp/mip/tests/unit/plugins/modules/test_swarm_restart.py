@@ -1,0 +1,180 @@
+# Copyright: (c) 2026, The hbp.mip authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Choosing and judging in swarm_restart. Restarting is tested on real engines."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ansible_collections.hbp.mip.plugins.module_utils import _services
+from ansible_collections.hbp.mip.plugins.module_utils._rollout import UPDATED, Item
+from ansible_collections.hbp.mip.plugins.modules import swarm_restart
+from ansible_collections.hbp.mip.plugins.modules.swarm_restart import Rejected, Restart
+
+NODE = {"id": "n1", "name": "wk-1", "hostname": "h", "status": "ready", "availability": "active"}
+
+
+def service(name: str = "wk-1_exareme", **changes: Any) -> dict[str, Any]:
+    start: dict[str, Any] = {"name": name, "image": "r:5000/x:1", "constraints": ["node.labels.name == wk-1"]}
+    return {"ID": "id-" + name, "Spec": _services.build_spec({**start, **changes}, "lab", {}, {}, {})}
+
+
+def item(**changes: Any) -> Item:
+    return swarm_restart.build_items(["wk-1_exareme"], "lab", [service(**changes)])[0]
+
+
+def task(task_id: str, spec: dict[str, Any], state: str = "running", **status: Any) -> dict[str, Any]:
+    desired = "shutdown" if state in ("failed", "rejected", "shutdown") else "running"
+    return {
+        "ID": task_id, "ServiceID": "id-wk-1_exareme", "CreatedAt": f"2026-01-01T00:00:{task_id}.5Z", "DesiredState": desired,
+        "NodeID": "n1", "Spec": spec["TaskTemplate"], "Status": {"State": state, **status},
+    }  # fmt: skip
+
+
+def restart(**parts: Any) -> Restart:
+    module: Any = SimpleNamespace(params={"timeout": 60, "project": "lab"}, warnings=[])
+    module.warn = module.warnings.append
+    return Restart(module, SimpleNamespace(**parts), [NODE])
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (0, 0.0),
+        (1.5, 1.5),
+        ("1767225600", 1767225600.0),
+        ("2026-01-01T00:00:00Z", 1767225600.0),
+        ("2026-01-01T00:00:01.25Z", 1767225601.25),
+    ],
+)
+def test_times(value: Any, seconds: float) -> None:
+    assert swarm_restart.seconds_of(value, "x") == seconds
+
+
+@pytest.mark.parametrize("value", ["", "yesterday", "nan", "inf", True, None, "2026-13-01T00:00:00Z", "2026-01-01 00:00:00", [1]])
+def test_no_times(value: Any) -> None:
+    with pytest.raises(Rejected, match=r"older_than\.a: .*neither a number of seconds"):
+        swarm_restart.seconds_of(value, "older_than.a")
+
+
+def test_order_and_node() -> None:
+    items = swarm_restart.build_items(["b", "c", "a"], "lab", [service("a"), service("b"), service("c", constraints=[])])
+    assert [(found.name, found.node) for found in items] == [("b", "wk-1"), ("c", ""), ("a", "wk-1")]
+
+
+def test_everything_wrong_is_told() -> None:
+    theirs, other, everywhere = service("theirs"), service("other"), service("everywhere")
+    theirs["Spec"]["Labels"] = {}
+    other["Spec"]["Labels"] = {_services.PROJECT_LABEL: "another"}
+    everywhere["Spec"]["Mode"] = {"Global": {}}
+    names = ["theirs", "other", "everywhere", "gone", "a", "a"]
+    with pytest.raises(Rejected) as caught:
+        swarm_restart.build_items(names, "lab", [theirs, other, everywhere, service("a")])
+    assert [reason.split(":")[0] for reason in caught.value.reasons] == [
+        f"service {name}" for name in ("a", "theirs", "other", "everywhere", "gone")
+    ]
+    text = str(caught.value)
+    for words in ("a: given more than once", "does not belong to this", "belongs to the federation another", "is not a replicated service"):
+        assert words in text
+    assert "gone: the swarm does not have it (the federation lab has: a, everywhere). Next: mipfed deploy" in text
+
+
+def test_forced_changes_only_the_counter() -> None:
+    spec = service()["Spec"]
+    del spec["TaskTemplate"]["ForceUpdate"]
+    once = swarm_restart.forced(spec)
+    twice = swarm_restart.forced(once)
+    assert (once["TaskTemplate"]["ForceUpdate"], twice["TaskTemplate"]["ForceUpdate"]) == (1, 2)
+    assert _services.canonical(twice) == _services.canonical(spec)
+    assert _services.tasks_are_replaced(spec, once) and _services.tasks_are_replaced(once, twice)
+    assert "ForceUpdate" not in spec["TaskTemplate"]
+
+
+def test_what_is_left_alone() -> None:
+    """Newer containers, and services scaled to none."""
+    second = 1767225600.0 + 10
+
+    def planned(tasks: list[dict[str, Any]], older_than: dict[str, float], **changes: Any) -> str:
+        found = item(**changes)
+        restart(tasks=lambda filters: tasks).plan([found], older_than)
+        return found.action
+
+    spec = item().spec
+    assert planned([task("11", spec)], {}) == "waiting"
+    assert planned([task("11", spec)], {"wk-1_exareme": second}) == "fresh"
+    assert planned([task("09", spec)], {"wk-1_exareme": second}) == "waiting"
+    assert planned([task("11", spec), task("09", spec, "shutdown")], {"wk-1_exareme": second}) == "fresh"
+    assert planned([task("11", spec, "failed")], {"wk-1_exareme": second}) == "waiting"
+    assert planned([task("11", spec, "starting")], {"wk-1_exareme": second}) == "waiting"
+    assert planned([], {"wk-1_exareme": second}) == "waiting"
+    assert planned([], {}, replicas=0) == "stopped"
+
+
+@pytest.mark.parametrize(
+    ("node", "fix"),
+    [
+        ({}, "no node of the swarm has the label name=wk-1"),
+        ({"State": "down"}, "the node wk-1 is down: start its Docker engine"),
+        ({"State": "ready", "Availability": "drain"}, "the node wk-1 takes no tasks: docker node update --availability active n1"),
+    ],
+)
+def test_node_that_cannot_take_it(node: dict[str, str], fix: str) -> None:
+    """The running container is not ended when nothing could follow it."""
+    found = {
+        "ID": "n1", "Spec": {"Labels": {"name": "wk-1" if node else "other"}, "Availability": node.get("Availability", "active")},
+        "Status": {"State": node.get("State", "ready")},
+    }  # fmt: skip
+    wanted = item()
+    wanted.action = "waiting"
+    rollout = restart(nodes=lambda: [found])
+    later = item()
+    later.action = "waiting"
+    assert not rollout.run([wanted, later], {})
+    assert wanted.failure is not None
+    assert (wanted.action, wanted.applied, later.action) == ("failed", False, "waiting")
+    assert wanted.failure.error == "the node wk-1 cannot run a new task now, so it was left as it is"
+    assert fix in wanted.failure.fix
+
+
+class TestJudging:
+    """The swarm goes back to the specification before a restart, which is the same one."""
+
+    def judge(self, state: str, tasks: list[dict[str, Any]]) -> tuple[bool, Item, Restart]:
+        wanted, rollout = item(), restart()
+        before = wanted.spec
+        wanted.start_waiting(swarm_restart.forced(before), [task("01", before)])
+        wanted.action, wanted.applied, wanted.replaces_tasks, wanted.tasks = UPDATED, True, True, tasks
+        present = wanted.spec if state in ("updating", "completed") else before
+        up = rollout.is_up(wanted, {"ID": wanted.service_id, "Spec": present, "UpdateStatus": {"State": state, "Message": "m"}}, 100.0)
+        return up, wanted, rollout
+
+    def test_normal(self) -> None:
+        old, new = item().spec, swarm_restart.forced(item().spec)
+        assert not self.judge("updating", [task("02", new)])[0]
+        assert not self.judge("completed", [task("01", old)])[0]
+        assert self.judge("completed", [task("02", new), task("01", old, "shutdown")])[0]
+
+    def test_second_container_runs(self) -> None:
+        old, new = item().spec, swarm_restart.forced(item().spec)
+        crashed = task("02", new, "failed", Err="task: non-zero exit (1)")
+        assert not self.judge("rollback_started", [crashed, task("03", old, "starting")])[0]
+        up, wanted, rollout = self.judge("rollback_completed", [crashed, task("03", old)])
+        assert up and wanted.failure is None
+        warnings: Any = rollout.module
+        assert warnings.warnings == ["wk-1_exareme: its first new container failed (task: non-zero exit (1)); the one after it runs"]
+        # A container from before the restart has not read anything again.
+        assert not self.judge("rollback_completed", [crashed, task("01", old)])[0]
+
+    def test_none_runs(self) -> None:
+        old, new = item().spec, swarm_restart.forced(item().spec)
+        up, wanted, _unused = self.judge(
+            "rollback_paused",
+            [task("02", new, "failed", Err="task: non-zero exit (1)"), task("03", old, "failed", Err="task: non-zero exit (2)")],
+        )
+        assert not up and wanted.failure is not None
+        assert (wanted.failure.kind, wanted.failure.error) == ("crash", "task: non-zero exit (2) (the restart stopped: m)")
