@@ -17,7 +17,7 @@ import math
 import re
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
-MOST_BYTES = 16 << 20
+MOST_BYTES = 8 << 20
 MOST_DEPTH = 100
 MOST_FINDINGS = 1000
 # SQLite's limit for the columns of a table.
@@ -30,12 +30,13 @@ TYPES = frozenset(
 )
 
 # Words that SQLite does not take as a column's name without quotes (found by trying all of them); the engine writes none.
-SQL_WORDS = frozenset(
-    """add all alter and as autoincrement between case cast check collate commit constraint create current_date current_time
+_SQL_WORDS = """
+    add all alter and as autoincrement between case cast check collate commit constraint create current_date current_time
     current_timestamp default deferrable delete distinct drop else escape except exists foreign from group having in index insert
     intersect into is isnull join limit not nothing notnull null on or order primary raise references returning select set table
-    then to transaction union unique update using values when where""".split()
-)
+    then to transaction union unique update using values when where
+"""
+SQL_WORDS = frozenset(_SQL_WORDS.split())
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _STRING = re.compile(r'"([^"\\\x00-\x1f]*)"')
@@ -191,7 +192,7 @@ class Cdes:
         enumerations = self._dataset.get("enumerations")
         if isinstance(enumerations, list) and wanted == self.datasets and len(enumerations) == len(wanted):
             return self.content
-        start, end, new = _Writer(self._text, self._source.starts[id(self._dataset)], self._source.starts).list_of(wanted)
+        start, end, new = _Writer(self._text, self._source.starts[id(self._dataset)]).list_of(wanted)
         changed = self._text[:start] + new + self._text[end:]
         mark = b"\xef\xbb\xbf" if self._source.mark else b""
         return mark + changed.encode("utf-8")
@@ -354,7 +355,7 @@ class _Source:
             if text[end : end + 1] != ":":
                 raise self.error("a colon is missing after this key", at)
             end = _space(text, end + 1)
-        if key in container:
+        if key in container and len(self.duplicates) <= MOST_FINDINGS:
             self.duplicates.append((key, at))
         return key, end
 
@@ -369,7 +370,8 @@ class _Source:
             raise self.error("%s stands in a text" % what, min(error.pos, len(self.text))) from None
         value = str(value)
         if _SURROGATE.search(value):
-            self.surrogates.append(at)
+            if len(self.surrogates) <= MOST_FINDINGS:
+                self.surrogates.append(at)
             value = _SURROGATE.sub("\ufffd", value)
         return value, end
 
@@ -423,6 +425,10 @@ class _Rules:
         else:
             self.dropped += 1
 
+    def warn(self, code: str, message: str, offset: int) -> None:
+        """Note a finding that does not stop."""
+        self.found(code, message, offset, "warning")
+
     def start(self, node: Any) -> int:
         """Where an object or list begins."""
         return self.source.starts[id(node)]
@@ -438,7 +444,7 @@ class _Rules:
         """Look at the whole tree."""
         source, tree = self.source, self.cdes.tree
         if source.mark:
-            self.found("byte-order-mark", "the file begins with a byte order mark, which other tools refuse", 0, "warning")
+            self.warn("byte-order-mark", "the file begins with a byte order mark, which other tools refuse", 0)
         for key, offset in source.duplicates:
             self.found("duplicate-key", "the key %s is given twice in one object" % _shown(key), offset)
         for offset in source.surrogates:
@@ -462,7 +468,7 @@ class _Rules:
         self._text(tree, "label", "the file", missing="label-missing")
         self._text(tree, "version", "the file", missing="version-missing")
         if "longitudinal" in tree and not isinstance(tree["longitudinal"], bool):
-            self.found("longitudinal", "longitudinal is neither true nor false", self.at(tree, "longitudinal"), "warning")
+            self.warn("longitudinal", "longitudinal is neither true nor false", self.at(tree, "longitudinal"))
 
     def _text(self, node: Dict[str, Any], key: str, what: str, missing: str = "", empty: bool = False) -> str:
         """The text that an object should have; `missing` is the warning's code where its absence does not stop."""
@@ -538,13 +544,13 @@ class _Rules:
 
     def _code(self, code: str, what: str, node: Dict[str, Any]) -> None:
         if not code.isidentifier():
-            self.found(
-                "variable-code", "%s: the code may hold letters, digits and '_' and not begin with a digit" % what, self.at(node, "code")
-            )
+            message = "%s: the code may hold letters, digits and '_' only, and not begin with a digit"
+            self.found("variable-code", message % what, self.at(node, "code"))
         elif code.lower() in SQL_WORDS:
-            self.found("variable-word", "%s: the code is a word of SQL, which the engine takes for one" % what, self.at(node, "code"))
+            message = "%s: the code is a word of SQL, and the engine writes it without quotes"
+            self.found("variable-word", message % what, self.at(node, "code"))
         elif not _ASCII_NAME.fullmatch(code):
-            self.found("variable-ascii", "%s: the code has letters other than a to z" % what, self.at(node, "code"), "warning")
+            self.warn("variable-ascii", "%s: the code has letters other than a to z" % what, self.at(node, "code"))
         first = self.codes.setdefault(code.lower(), self.start(node))
         if first != self.start(node):
             message = "%s: there is another variable of this code, upper and lower case being the same, in line %d"
@@ -554,15 +560,13 @@ class _Rules:
         variable.type = _text_of(node, "type")
         if variable.type.lower() not in TYPES:
             state = "is missing" if not node.get("type") else "is none that the portal knows"
-            self.found("type", "%s: type %s" % (what, state), self.at(node, "type"), "warning")
+            self.warn("type", "%s: type %s" % (what, state), self.at(node, "type"))
 
     def _enumerations(self, node: Dict[str, Any], what: str, variable: Variable) -> None:
         is_dataset = variable.code == "dataset"
         if node.get("enumerations") is None:
             if variable.is_categorical and is_dataset:
-                self.found(
-                    "dataset-enumerations", "%s: enumerations is missing; a consolidation writes it" % what, self.start(node), "warning"
-                )
+                self.warn("dataset-enumerations", "%s: enumerations is missing; a consolidation writes it" % what, self.start(node))
             elif variable.is_categorical:
                 self.found("enumerations-missing", "%s: it is categorical but has no enumerations" % what, self.start(node))
             return
@@ -571,12 +575,7 @@ class _Rules:
             return
         variable.enumerations = found = []
         if not items and variable.is_categorical and not is_dataset:
-            self.found(
-                "enumerations-empty",
-                "%s: enumerations is empty, so no value is ever right" % what,
-                self.at(node, "enumerations"),
-                "warning",
-            )
+            self.warn("enumerations-empty", "%s: enumerations is empty, so no value is ever right" % what, self.at(node, "enumerations"))
         codes = set()
         for item in items:
             if not isinstance(item, dict):
@@ -593,12 +592,10 @@ class _Rules:
                 why = "a code is empty" if not code else "the code %s has a comma, at which the engine parts the list" % _shown(code)
                 self.found("enumeration-code", "%s: %s" % (what, why), self.start(item))
             elif code != code.strip():
-                self.found(
-                    "enumeration-blank", "%s: the code %s begins or ends with a blank" % (what, _shown(code)), self.start(item), "warning"
-                )
+                self.warn("enumeration-blank", "%s: the code %s begins or ends with a blank" % (what, _shown(code)), self.start(item))
             elif not _fits(code, variable.sql_type):
                 message = "%s: the code %s is no %s, so no value is ever equal to it" % (what, _shown(code), variable.sql_type)
-                self.found("enumeration-type", message, self.start(item), "warning")
+                self.warn("enumeration-type", message, self.start(item))
 
     def _plain(self, item: Dict[str, Any], key: str, what: str) -> Optional[str]:
         value = item.get(key)
@@ -614,7 +611,7 @@ class _Rules:
         minimum, low = self._bound(node, what, ("minValue", "min"))
         maximum, high = self._bound(node, what, ("maxValue", "max"))
         if (minimum is not None or maximum is not None) and variable.sql_type == "text":
-            self.found("range-text", "%s: %s means nothing for a text" % (what, low or high), self.at(node, low or high), "warning")
+            self.warn("range-text", "%s: %s means nothing for a text" % (what, low or high), self.at(node, low or high))
             return
         variable.minimum, variable.maximum = minimum, maximum
         if minimum is not None and maximum is not None and minimum >= maximum:
@@ -652,7 +649,7 @@ class _Rules:
         for code in ("subjectid", "visitid"):
             if code not in codes:
                 offset = self.at(self.cdes.tree, "longitudinal")
-                self.found("longitudinal", "a longitudinal pathology needs the variable %s" % code, offset, "warning")
+                self.warn("longitudinal", "a longitudinal pathology needs the variable %s" % code, offset)
 
 
 def _shown(text: str) -> str:
@@ -678,12 +675,44 @@ def _fits(code: str, sql_type: str) -> bool:
     return bool(found) if sql_type == "real" else True
 
 
+class _Frame(NamedTuple):
+    """An item of the list as it is written: the texts before, between and after its two values."""
+
+    code: str
+    label: str
+    # Whether it has no other keys.
+    bare: bool
+    parts: Tuple[str, str, str]
+    code_first: bool
+
+    @classmethod
+    def of(cls, text: str, begin: int, end: int) -> Optional[_Frame]:
+        """The item that stands there, None when it is none with one code and one label, both texts."""
+        if text[begin] != "{":
+            return None
+        members = _members(text, begin)
+        places = {key: (value, stop) for key, _unused, value, stop in members}
+        if "code" not in places or "label" not in places or len(places) != len(members):
+            return None
+        code, label = (_DECODER.raw_decode(text, places[key][0])[0] for key in ("code", "label"))
+        if not isinstance(code, str) or not isinstance(label, str):
+            return None
+        one, two = sorted([places["code"], places["label"]])
+        parts = (text[begin : one[0]], text[one[1] : two[0]], text[two[1] : end])
+        return cls(code, label, len(members) == 2, parts, one == places["code"])
+
+    def filled(self, code: str, label: str) -> str:
+        """The item with other values, given as JSON."""
+        before, between, after = self.parts
+        first, second = (code, label) if self.code_first else (label, code)
+        return before + first + between + second + after
+
+
 class _Writer:
     """Writes the list of datasets in the style of the file."""
 
-    def __init__(self, text: str, start: int, starts: Dict[int, int]) -> None:
+    def __init__(self, text: str, start: int) -> None:
         self.text = text
-        self.start = start
         self.members = _members(text, start)
         self.ascii = text.isascii() and "\\u" in text
 
@@ -704,7 +733,7 @@ class _Writer:
         _unused, begin, _value, end = self.members[-1]
         before = self._before(begin)
         colon = self._colon()
-        separator = before if "\n" in before or "\r" in before else self._gap()
+        separator = before if _LINE_END.search(before) else self._gap()
         return end, end, ",%s%s%s%s" % (separator, '"enumerations"', colon, self._plain(entries, begin))
 
     def _before(self, offset: int) -> str:
@@ -726,45 +755,28 @@ class _Writer:
 
     def _in_style(self, entries: List[Tuple[str, str]], start: int, end: int, found: List[Tuple[int, int]]) -> str:
         """The list, written as the one that is there."""
-        text = self.text
-        head = text[start : found[0][0]]
-        tail = text[found[-1][1] : end]
         if not entries:
             return "[]"
-        between = text[found[0][1] : found[1][0]] if len(found) > 1 else None
-        if between is None:
-            lead = head[1:]
-            between = "," + (lead if "\n" in lead or "\r" in lead else self._gap())
+        text = self.text
+        lead = text[start + 1 : found[0][0]]
+        between = text[found[0][1] : found[1][0]] if len(found) > 1 else "," + (lead if _LINE_END.search(lead) else self._gap())
         kept: Dict[Tuple[str, str], str] = {}
-        template: Optional[List[str]] = None
+        frame: Optional[_Frame] = None
         for begin, stop in found:
-            if text[begin] != "{":
-                continue
-            members = _members(text, begin)
-            places = {key: (value, last) for key, _unused, value, last in members}
-            values = [_DECODER.raw_decode(text, places[key][0])[0] if key in places else None for key in ("code", "label")]
-            if not all(isinstance(value, str) for value in values) or len(places) != len(members):
-                continue
-            kept.setdefault((values[0], values[1]), text[begin:stop])
-            if template is None and len(members) == 2:
-                first, second = (places[key] for key in ("code", "label"))
-                order = sorted([(first, "code"), (second, "label")])
-                (one, name), (two, _last) = order
-                template = [text[begin : one[0]], text[one[1] : two[0]], text[two[1] : stop], name]
+            item = _Frame.of(text, begin, stop)
+            if item is not None:
+                kept.setdefault((item.code, item.label), text[begin:stop])
+                frame = frame or (item if item.bare else None)
         written = []
         for code, label in entries:
-            known = kept.get((code, label))
-            if known is not None:
-                written.append(known)
-            elif template is not None:
-                values = [self.quoted(code), self.quoted(label)]
-                if template[3] == "label":
-                    values.reverse()
-                written.append(template[0] + values[0] + template[1] + values[1] + template[2])
+            if (code, label) in kept:
+                written.append(kept[code, label])
+            elif frame is not None:
+                written.append(frame.filled(self.quoted(code), self.quoted(label)))
             else:
-                # No item is a plain pair: as the file writes a list that was not there.
+                # No item is a plain pair: as the file would write a list that was not there.
                 return self._plain(entries, next(member[1] for member in self.members if member[0] == "enumerations"))
-        return head + between.join(written) + tail
+        return "[" + lead + between.join(written) + text[found[-1][1] : end]
 
     def _plain(self, entries: List[Tuple[str, str]], key: int) -> str:
         """The list in the style of the variable whose keys begin as the one at `key` does."""
@@ -772,12 +784,12 @@ class _Writer:
             return "[]"
         colon = self._colon()
         before = self._before(key)
-        breaks = _LINE_END.findall(before)
+        breaks: List[str] = _LINE_END.findall(before)
         if not breaks:
             gap = self._gap()
             items = ['{"code"%s%s,%s"label"%s%s}' % (colon, self.quoted(code), gap, colon, self.quoted(label)) for code, label in entries]
             return "[" + ("," + gap).join(items) + "]"
-        inner = before[max(before.rfind("\n"), before.rfind("\r")) + 1 :]
+        inner = _indent(before)
         unit = self._unit(inner)
         line = breaks[-1] + inner
         item = line + unit
@@ -790,16 +802,15 @@ class _Writer:
 
     def _unit(self, inner: str) -> str:
         """One step of indentation: how much deeper the variable's keys stand than its bracket, or the file's first key."""
-        end = _space(self.text, self.members[-1][3])
-        outer = self._before(end)
-        if "\n" in outer or "\r" in outer:
-            closing = outer[max(outer.rfind("\n"), outer.rfind("\r")) + 1 :]
-            if inner.startswith(closing) and len(inner) > len(closing):
-                return inner[len(closing) :]
-        first = _SPACE.match(self.text, self.text.index("{") + 1)
-        lead = first.group() if first else ""
-        if "\n" in lead or "\r" in lead:
-            unit = lead[max(lead.rfind("\n"), lead.rfind("\r")) + 1 :]
-            if unit:
-                return unit
-        return "  "
+        outer = self._before(_space(self.text, self.members[-1][3]))
+        closing = _indent(outer)
+        if _LINE_END.search(outer) and inner.startswith(closing) and len(inner) > len(closing):
+            return inner[len(closing) :]
+        begin = self.text.index("{") + 1
+        lead = self.text[begin : _space(self.text, begin)]
+        return (_indent(lead) if _LINE_END.search(lead) else "") or "  "
+
+
+def _indent(blanks: str) -> str:
+    """What stands after the last line end."""
+    return blanks[max(blanks.rfind("\n"), blanks.rfind("\r")) + 1 :]
