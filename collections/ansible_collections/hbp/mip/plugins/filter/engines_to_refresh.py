@@ -32,26 +32,35 @@ EXAMPLES = r"""
 - name: Restart the engines that run with older databases than they have
   hbp.mip.swarm_restart:
     project: "{{ mip.name }}"
-    services: "{{ mip | hbp.mip.engines_to_refresh(hostvars) }}"
+    services: "{{ engines.services }}"
+    older_than: "{{ engines.older_than }}"
+  vars:
+    engines: "{{ mip | hbp.mip.engines_to_refresh(hostvars) }}"
 """
 
 RETURN = r"""
 _value:
-  description: Services with C(name), C(node), and the time of their node's newest database as C(started_before).
-  type: list
-  elements: dict
+  description:
+    - C(services), names of services, and C(older_than), by name the time of the newest database of a node whose databases did not change
+      now; an earlier run may have been cut off before it restarted that engine.
+  type: dict
 """
 
 
-def engines_to_refresh(federation: Mapping[str, Any], hostvars: Mapping[str, Any]) -> list[dict[str, Any]]:
+def engines_to_refresh(federation: Mapping[str, Any], hostvars: Mapping[str, Any]) -> dict[str, Any]:
     """Return the engines of the nodes that told when their databases changed last, the master's at the end."""
-    services = []
+    services: list[str] = []
+    older_than: dict[str, float] = {}
     for kind, suffix in (("worker", "exareme"), ("master", "exareme-master")):
         for node in federation["nodes"]:
-            newest = (hostvars[node["name"]].get("data_compiled") or {}).get("newest")
-            if node["kind"] == kind and newest:
-                services.append({"name": f"{node['name']}_{suffix}", "node": node["name"], "started_before": newest})
-    return services
+            result = hostvars[node["name"]].get("data_compiled") or {}
+            if node["kind"] != kind or not result.get("newest"):
+                continue
+            name = f"{node['name']}_{suffix}"
+            services.append(name)
+            if not result["changed"]:
+                older_than[name] = result["newest"]
+    return {"services": services, "older_than": older_than}
 
 
 class FilterModule:

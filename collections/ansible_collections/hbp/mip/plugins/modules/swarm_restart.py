@@ -40,6 +40,11 @@ options:
       - A service of O(services) that is not named here is always restarted.
     type: dict
     default: {}
+  skip_absent:
+    description:
+      - Leave out services that the swarm does not have, instead of refusing the whole list. Without a swarm there is then nothing to do.
+    type: bool
+    default: false
   timeout:
     description:
       - Seconds within which each service must run again.
@@ -185,13 +190,15 @@ def forced(spec: Mapping[str, Any]) -> Dict[str, Any]:
     return result
 
 
-def build_items(names: List[str], project: str, services: List[Dict[str, Any]]) -> List[Item]:
+def build_items(names: List[str], project: str, services: List[Dict[str, Any]], skip_absent: bool = False) -> List[Item]:
     """The services called `names`, in that order. Raises `Rejected` with everything that is wrong with them."""
     reasons = ["service %s: given more than once" % name for name in sorted({name for name in names if names.count(name) > 1})]
     by_name = {service["Spec"]["Name"]: service for service in services}
     items = []
     for name in names:
         service = by_name.get(name)
+        if service is None and skip_absent:
+            continue
         if service is None:
             ours = sorted(known for known, found in by_name.items() if not _services.not_ours(found, project))
             reasons.append(
@@ -315,6 +322,7 @@ def main() -> None:
             "project": {"type": "str", "required": True},
             "services": {"type": "list", "elements": "str", "required": True},
             "older_than": {"type": "dict", "default": {}},
+            "skip_absent": {"type": "bool", "default": False},
             "timeout": {"type": "int", "default": 300},
             "docker_host": {"type": "str", "default": "unix:///var/run/docker.sock"},
             "engine_timeout": {"type": "int", "default": 60},
@@ -330,6 +338,8 @@ def main() -> None:
             local = _swarm.local_state(client)
         if module.check_mode and local.state == _swarm.NONE:
             module.exit_json(msg="would restart %d services once the swarm exists" % len(names), **virgin)
+        if module.params["skip_absent"] and local.state == _swarm.NONE:
+            module.exit_json(msg="There is no swarm yet", changed=False, restarted=[], services=[])
         _swarm.require_manager(local)
         turn = None if module.check_mode else wait_for_turn(project, 2 * module.params["timeout"])
         older_than = {name: seconds_of(value, "older_than.%s" % name) for name, value in module.params["older_than"].items()}
@@ -337,7 +347,7 @@ def main() -> None:
         if unknown:
             raise Rejected(["older_than.%s: services does not name it" % name for name in unknown])
         with engine_call("list the services of the swarm"):
-            items = build_items(names, project, client.services())
+            items = build_items(names, project, client.services(), module.params["skip_absent"])
         restart = Restart(module, client, [])
         restart.plan(items, older_than)
     except Rejected as error:

@@ -149,13 +149,14 @@ def compiled(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
         known = f"Pathologies there: {', '.join(sorted(found))}" if found else ""
         problems += [problem(", ".join(shown), "unknown-pathology", f"have no pathology {pathology}", known) for pathology in missing]
     restart: Mapping[str, Any] = next((nodes[name].get("restarted", {}) for name in _by_kind(federation, "master") if name in nodes), {})
-    for entry in restart.get("problems", ()):
-        problems.append(problem(entry["node"], entry["code"], entry["message"], entry.get("fix", "")))
-    if restart.get("msg") and not restart.get("problems") and "services" not in restart:
-        problems.append(problem(_by_kind(federation, "master")[0], "restart-failed", str(restart["msg"]), ""))
+    if restart.get("not_restarted") or ("services" not in restart and restart.get("msg") and not restart.get("engine_missing")):
+        # The module names each service, its node, the reason and what to do.
+        problems.append(
+            problem(_by_kind(federation, "master")[0], "restart-failed", str(restart["msg"]), f"mipfed -f {federation['name']} status")
+        )
     return {
         "nodes": shown,
-        "restarted": [entry["node"] for entry in restart.get("services", ()) if entry["action"] in ("restarted", "would_restart")],
+        "restarted": [entry["node"] for entry in restart.get("services", ()) if entry["action"] == "restarted"],
         "away": [name for name in asked if name in members and "compiled" not in nodes.get(name, {})],
         "problems": problems,
     }
