@@ -52,13 +52,6 @@ def restart(**parts: Any) -> Restart:
         ("2026-01-01T00:00:01.25Z", 1767225601.25),
     ],
 )
-def test_services_that_are_not_there_may_be_left_out() -> None:
-    items = swarm_restart.build_items(["a", "gone"], "lab", [service("a")], skip_absent=True)
-    assert [item.name for item in items] == ["a"]
-    with pytest.raises(Rejected, match="the swarm does not have it"):
-        swarm_restart.build_items(["a", "gone"], "lab", [service("a")])
-
-
 def test_times(value: Any, seconds: float) -> None:
     assert swarm_restart.seconds_of(value, "x") == seconds
 
@@ -185,3 +178,10 @@ class TestJudging:
         )
         assert not up and wanted.failure is not None
         assert (wanted.failure.kind, wanted.failure.error) == ("crash", "task: non-zero exit (2) (the restart stopped: m)")
+
+
+def test_services_that_are_not_there_may_be_left_out() -> None:
+    items = swarm_restart.build_items(["a", "gone"], "lab", [service("a")], skip_absent=True)
+    assert [item.name for item in items] == ["a"]
+    with pytest.raises(Rejected, match="the swarm does not have it"):
+        swarm_restart.build_items(["a", "gone"], "lab", [service("a")])
