@@ -53,8 +53,10 @@ def engines_to_refresh(federation: Mapping[str, Any], hostvars: Mapping[str, Any
     older_than: dict[str, float] = {}
     for kind, suffix in (("worker", "exareme"), ("master", "exareme-master")):
         for node in federation["nodes"]:
+            if node["kind"] != kind:
+                continue
             result = hostvars[node["name"]].get("data_compiled") or {}
-            if node["kind"] != kind or not result.get("newest"):
+            if not result.get("newest"):
                 continue
             name = f"{node['name']}_{suffix}"
             services.append(name)
