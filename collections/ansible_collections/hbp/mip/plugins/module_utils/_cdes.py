@@ -353,7 +353,7 @@ class _Source:
             key, end = self._string(at)
             end = _space(text, end)
             if text[end : end + 1] != ":":
-                raise self.error("a colon is missing after this key", at)
+                raise self.error("a colon is missing after the key", end)
             end = _space(text, end + 1)
         if key in container and len(self.duplicates) <= MOST_FINDINGS:
             self.duplicates.append((key, at))
