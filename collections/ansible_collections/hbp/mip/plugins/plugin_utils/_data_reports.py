@@ -255,7 +255,7 @@ def _stale(federation: Mapping[str, Any], node: str, pathology: str, state: str,
     elif state == "differs":
         problems.append(
             problem(
-                node, "cdes-differ", f"{pathology}: its CDEsMetadata.json was changed there and is not the master's", f"{call} consolidate"
+                node, "cdes-differs", f"{pathology}: its CDEsMetadata.json was changed there and is not the master's", f"{call} consolidate"
             )
         )
     for file, content in found["files"].items():
