@@ -13,52 +13,22 @@ from typing import Annotated, Any
 import typer
 
 from mipfed import exitcodes, paths
+from mipfed.data import data_app
 from mipfed.errors import MipfedError, Problem
 from mipfed.exitcodes import ExitCode
-from mipfed.options import OFFLINE, OUTPUT, REMOTE, command, root_options
+from mipfed.options import OFFLINE, OUTPUT, REMOTE, command, new_application, root_options
 from mipfed.outcome import Outcome
 from mipfed.session import Session
 
 EPILOG = "Exit codes:\n\n\b\n" + exitcodes.table()
 
 
-def _application(text: str, **more: Any) -> typer.Typer:
-    # Without rich's markup typer does not import rich, which would double the time of --help.
-    return typer.Typer(
-        help=text,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-        no_args_is_help=True,
-        context_settings={"help_option_names": ["-h", "--help"]},
-        **more,
-    )
-
-
-app = _application("Deploys and operates a federation of the Medical Informatics Platform.", epilog=EPILOG)
+app = new_application("Deploys and operates a federation of the Medical Informatics Platform.", epilog=EPILOG)
 root_options(app)
-node_app = _application("The nodes of a federation.")
-lab_app = _application("A federation of machines on this host.")
-config_app = _application("The configuration of a federation.")
-lock_app = _application("The lock that one deploy at a time holds.")
-
-
-def _report(session: Session, outcome: Outcome, verb: str, show: Any) -> Outcome:
-    """Make the report that a playbook handed over the result of the command."""
-    from mipfed import events
-
-    data = outcome.done.collector.reports.get(verb) if outcome.done else None
-    outcome.result = data
-    if data is not None:
-        outcome.text = lambda out: show(out, data)
-        if outcome.exit_code in (ExitCode.OK, ExitCode.UNREACHABLE):
-            known = {(problem.code, problem.host, problem.message) for problem in outcome.errors}
-            outcome.errors += [p for p in events.report_problems(data) if (p.code, p.host, p.message) not in known]
-            if outcome.exit_code is ExitCode.OK and (outcome.errors or data.get("ok") is False):
-                outcome.exit_code = ExitCode.CHECK
-    elif outcome.exit_code is ExitCode.OK:
-        outcome.exit_code = ExitCode.INTERNAL
-        outcome.errors.append(Problem("internal", f"The playbook hbp.mip.{verb} ended without a report.", next="mipfed doctor"))
-    return outcome
+node_app = new_application("The nodes of a federation.")
+lab_app = new_application("A federation of machines on this host.")
+config_app = new_application("The configuration of a federation.")
+lock_app = new_application("The lock that one deploy at a time holds.")
 
 
 @command(app, "init", OUTPUT)
@@ -138,7 +108,7 @@ def check(session: Session) -> Outcome:
     """
     from mipfed import reports
 
-    return _report(session, session.play("hbp.mip.check", session.prepare()), "check", reports.check)
+    return session.report(session.play("hbp.mip.check", session.prepare()), "check", reports.check)
 
 
 def _plan(session: Session, *, detailed_exitcode: bool) -> Outcome:
@@ -223,7 +193,7 @@ def status(session: Session) -> Outcome:
     """
     from mipfed import reports
 
-    outcome = _report(session, session.play("hbp.mip.status", session.prepare()), "status", reports.status)
+    outcome = session.report(session.play("hbp.mip.status", session.prepare()), "status", reports.status)
     away = outcome.done and any(host.counts["unreachable"] for host in outcome.done.collector.hosts.values())
     if away and outcome.exit_code is ExitCode.CHECK:
         # A node that is away is the reason for most of what the report finds wrong.
@@ -239,7 +209,7 @@ def verify(session: Session) -> Outcome:
     """
     from mipfed import reports
 
-    return _report(session, session.play("hbp.mip.verify", session.prepare()), "verify", reports.verify)
+    return session.report(session.play("hbp.mip.verify", session.prepare()), "verify", reports.verify)
 
 
 @command(app, "trust", (*OFFLINE, "yes", "limit"))
@@ -429,9 +399,16 @@ def lab_up(
     name: LabName = "lab",
     workers: Annotated[int, typer.Option(metavar="N", min=1, max=50, help="How many hospitals.")] = 3,
     base: Annotated[Base, typer.Option(help="Debian release of the machines.")] = Base.BOOKWORM,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Deal the CSV files of these pathologies to the hospitals, in place of synthetic data."),
+    ] = None,
 ) -> Outcome:
     """Start the machines of a lab and write the inventory of its federation. Needs root."""
-    outcome = _lab(session, "lab_up", name, workers=workers, base=base.value)
+    from mipfed import lab
+
+    source = lab.data_source(data) if data else None
+    outcome = _lab(session, "lab_up", name, workers=workers, base=base.value, data=source)
     if outcome.exit_code is ExitCode.OK:
         outcome.next = f"mipfed -f {name} deploy"
     return outcome
@@ -483,6 +460,7 @@ def version(session: Session) -> Outcome:
 
 
 app.add_typer(node_app, name="node")
+app.add_typer(data_app, name="data")
 app.add_typer(config_app, name="config")
 app.add_typer(lock_app, name="lock")
 app.add_typer(lab_app, name="lab")

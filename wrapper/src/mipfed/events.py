@@ -158,6 +158,8 @@ class Collector:
         self.reports: dict[str, Any] = {}
         #: The last answer of hbp.mip.federation_lock, without Ansible's own keys.
         self.lock: dict[str, Any] | None = None
+        #: What hbp.mip.cde_consolidate would change in the metadata: the name of each file, and the difference as unified text.
+        self.metadata: list[tuple[str, str]] = []
         self.durations: dict[str, float] = {}
         self.warnings: list[str] = []
         self.errors: list[str] = []
@@ -262,6 +264,10 @@ class Collector:
             yield Step("report", host=host.name, task=host.task, report=report)
         if str(data.get("resolved_action") or data.get("task_action")) == "hbp.mip.federation_lock" and "held" in res:
             self.lock = {name: res[name] for name in _LOCK if name in res}
+        if str(data.get("resolved_action") or data.get("task_action")) == "hbp.mip.cde_consolidate" and res.get("diff"):
+            # Whether something changed on the pusher says nothing about what the nodes are going to get.
+            entries = res["diff"] if isinstance(res["diff"], list) else [res["diff"]]
+            self.metadata = [(str(e.get("after_header") or e.get("before_header") or ""), text) for e in entries if (text := unified(e))]
         if status == "ok":
             if res.get("changed"):
                 status = "changed"
@@ -285,7 +291,7 @@ class Collector:
                     unreachable=status == "unreachable",
                     ignored=ignored,
                     details=tuple(str(entry) for entry in res.get("errors") or () if isinstance(res.get("errors"), list)),
-                    data={name: res[name] for name in ("holder", "next", "mip_report") if name in res},
+                    data={name: res[name] for name in ("holder", "next", "mip_report", "problems") if name in res},
                 )
             )
             if ignored:
@@ -411,7 +417,8 @@ def problems(collector: Collector, tips: Mapping[str, Mapping[str, str]], defaul
         following = str(failure.data.get("next") or known or usual.replace("{host}", failure.host).replace("{mipfed}", facts["mipfed"]))
         task = f"{failure.role} : {failure.task}" if failure.role else failure.task
         report = failure.data.get("mip_report")
-        if isinstance(report, Mapping) and (named := report_problems(report.get("data"))):
+        judged = report.get("data") if isinstance(report, Mapping) else failure.data if failure.mip_error == "check" else None
+        if named := report_problems(judged):
             found += named
             continue
         entries = failure.details if failure.mip_error == "configuration" and failure.details else (failure.message,)

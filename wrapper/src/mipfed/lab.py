@@ -5,17 +5,70 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
-BASES = ("bookworm", "trixie", "bullseye")
+from mipfed import paths
+from mipfed.errors import MipfedError, Problem
+from mipfed.exitcodes import ExitCode
+
+CDES = "CDEsMetadata.json"
 
 
-def variables(root: Path, name: str, *, workers: int | None = None, base: str | None = None, purge: bool | None = None) -> dict[str, Any]:
+def variables(
+    root: Path,
+    name: str,
+    *,
+    workers: int | None = None,
+    base: str | None = None,
+    purge: bool | None = None,
+    data: Path | None = None,
+) -> dict[str, Any]:
     """Return the variables of the lab's playbooks; what is not given is left to the role's defaults."""
-    given = {"lab_workers": workers, "lab_base": base, "lab_purge": purge}
+    given = {"lab_workers": workers, "lab_base": base, "lab_purge": purge, "lab_data_source": str(data) if data else None}
     return {
         "lab_name": name,
         "lab_inventory_dir": str(root / "inventories" / name),
         **{key: value for key, value in given.items() if value is not None},
     }
+
+
+def data_source(folder: Path) -> Path:
+    """Return the absolute path of a folder of pathologies that a lab can be given as its data.
+
+    :raises MipfedError: USAGE with everything because of which the machines would be started in vain.
+    """
+    folder = folder.expanduser().absolute()
+
+    def refused(*reasons: str) -> MipfedError:
+        hint = "It holds one folder for each pathology, with CDEsMetadata.json and CSV files"
+        return MipfedError(ExitCode.USAGE, [Problem("usage", f"--data: {reason}", next=hint) for reason in reasons])
+
+    try:
+        inside = sorted(entry for entry in folder.iterdir() if entry.is_dir())
+    except OSError as error:
+        raise refused(f"{paths.shown(folder)}: {error.strerror}") from None
+    wrong, pathologies = [], 0
+    for entry in inside:
+        try:
+            held = sorted(file.name for file in entry.iterdir())
+        except OSError as error:
+            wrong.append(f"{paths.shown(entry)}: {error.strerror}")
+            continue
+        tables = [name for name in held if name.endswith(".csv")]
+        if CDES not in held and not tables:
+            continue
+        pathologies += 1
+        if not paths.PATHOLOGY.fullmatch(entry.name):
+            wrong.append(f"{paths.shown(entry)}: {entry.name!r} is no name for a pathology")
+        if CDES not in held:
+            wrong.append(f"{paths.shown(entry)} has CSV files, but no {CDES}")
+        wrong += [
+            f"{paths.shown(entry / name)} is no file that can be read"
+            for name in (*([CDES] if CDES in held else ()), *tables)
+            if not (entry / name).is_file() or not os.access(entry / name, os.R_OK)
+        ]
+    if wrong or not pathologies:
+        raise refused(*(wrong or [f"{paths.shown(folder)} has no folder with a {CDES}"]))
+    return folder

@@ -88,6 +88,19 @@ def _with_signature(function: Callable[..., None], source: Callable[..., Any], p
     return function
 
 
+def new_application(text: str, **more: Any) -> typer.Typer:
+    """Return an application, or a group of commands, with the settings that all of them share."""
+    # Without rich's markup typer does not import rich, which would double the time of --help.
+    return typer.Typer(
+        help=text,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        no_args_is_help=True,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        **more,
+    )
+
+
 def root_options(application: typer.Typer) -> None:
     """Give an application the shared options before the verb."""
 

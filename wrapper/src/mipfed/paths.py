@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
+import re
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,8 @@ from mipfed.errors import MipfedError
 from mipfed.exitcodes import ExitCode
 
 COLLECTION = Path("ansible_collections/hbp/mip")
+#: What a pathology's folder, and so the pathology, may be called.
+PATHOLOGY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 #: Names of the main inventory file, in the order in which they are looked for.
 HOSTS_FILES = ("hosts.yml", "hosts.yaml", "hosts.ini", "hosts")
 
@@ -90,3 +95,34 @@ def shown(path: Path) -> str:
         return str(path.relative_to(Path.cwd()))
     except ValueError:
         return str(path)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old or the new one, also after a crash. Keeps its mode; follows a link.
+
+    :raises MipfedError: FAILED when it cannot be written.
+    """
+    path = path.resolve()
+    draft: Path | None = None
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        draft = Path(name)
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            mask = os.umask(0)
+            os.umask(mask)
+            os.fchmod(stream.fileno(), path.stat().st_mode & 0o7777 if path.exists() else 0o666 & ~mask)
+            os.fsync(stream.fileno())
+        draft.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise MipfedError(ExitCode.FAILED, f"{shown(path)} cannot be written: {error.strerror}") from None
+    finally:
+        if draft:
+            with contextlib.suppress(OSError):
+                draft.unlink()

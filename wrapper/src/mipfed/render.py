@@ -45,9 +45,14 @@ def console(*, stderr: bool = False) -> Console:
     return Console(file=stream, width=width, highlight=False, soft_wrap=not stream.isatty(), emoji=False)
 
 
+def visible(text: str) -> str:
+    """Return a text without control characters: names and labels from elsewhere do not get to steer the terminal."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
 def line(text: str = "", *, stream: TextIO | None = None) -> None:
     """Write one plain line; by default to standard error, which `-o json` leaves to people."""
-    print(text, file=stream or sys.stderr, flush=True)
+    print(visible(text), file=stream or sys.stderr, flush=True)
 
 
 def document(command: str, federation: str | None, outcome: Outcome) -> dict[str, Any]:
@@ -150,7 +155,7 @@ def rows(out: Console, columns: Sequence[str], content: Iterable[Sequence[Any]],
 
     table = _table(*columns)
     for row in content:
-        table.add_row(*(cell if isinstance(cell, Text) else Text(cell_text(cell)) for cell in row))
+        table.add_row(*(cell if isinstance(cell, Text) else Text(visible(cell_text(cell))) for cell in row))
     if table.row_count:
         if title:
             out.print(f"[bold]{title}[/bold]")

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,8 @@ from mipfed.formats import Output
 from mipfed.outcome import Outcome
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from mipfed.inventory import Inventory, Source
 
 
@@ -58,6 +61,8 @@ class Session:
         self.command = command
         self.options = options
         self.name: str | None = options.federation
+        #: What else stood on the command line, as far as a repetition needs it.
+        self.arguments: Sequence[str] = ()
 
     @cached_property
     def root(self) -> Path:
@@ -186,10 +191,12 @@ class Session:
         diff: bool = False,
         with_controllers: bool = False,
         variables: Mapping[str, Any] | None = None,
+        following: str = "",
     ) -> Outcome:
         """Run a playbook of the collection on a prepared federation.
 
         :arg with_controllers: let the pusher and the master take part whatever the limit: they hold keys, lock and swarm.
+        :arg following: the next command after a failure that says nothing better; by default a check of the node.
         """
         from mipfed.runner import Job
 
@@ -212,7 +219,29 @@ class Session:
             vault_password=prepared.vault_password,
             command=self.again(),
         )
-        return self.execute(job, self.tips(prepared), self.call("check -l {host}"))
+        return self.execute(job, self.tips(prepared), following or self.call("check -l {host}"))
+
+    @staticmethod
+    def report(outcome: Outcome, verb: str, show: Callable[[Console, Any], None]) -> Outcome:
+        """Make the report that a playbook handed over the result of a command, and its problems the command's.
+
+        :arg show: writes the report for people.
+        """
+        from mipfed import events
+
+        data = outcome.done.collector.reports.get(verb) if outcome.done else None
+        outcome.result = data
+        if data is not None:
+            outcome.text = lambda out: show(out, data)
+            if outcome.exit_code in (ExitCode.OK, ExitCode.FAILED, ExitCode.UNREACHABLE):
+                known = {(problem.code, problem.host, problem.message) for problem in outcome.errors}
+                outcome.errors += [p for p in events.report_problems(data) if (p.code, p.host, p.message) not in known]
+                if outcome.exit_code is ExitCode.OK and (outcome.errors or data.get("ok") is False):
+                    outcome.exit_code = ExitCode.CHECK
+        elif outcome.exit_code is ExitCode.OK:
+            outcome.exit_code = ExitCode.INTERNAL
+            outcome.errors.append(Problem("internal", f"The playbook hbp.mip.{verb} ended without a report.", next="mipfed doctor"))
+        return outcome
 
     def execute(self, job: Any, tips: Mapping[str, Mapping[str, str]], following: str) -> Outcome:
         """Run a job with live progress and turn its end into an outcome.
@@ -223,7 +252,7 @@ class Session:
 
         shown = render.progress(self.options.output, job.hosts, self.options.verbose)
         if isinstance(shown, render.JsonLines):
-            print(render.event_line("start", command=self.command, federation=self.name), flush=True)
+            print(render.event_line("start", command=self.command, federation=self.name, check=job.check), flush=True)
         with shown:
             done = runner.run(job, shown.step, shown.interrupted)
         errors = events.problems(done.collector, tips, following)
@@ -245,4 +274,5 @@ class Session:
 
     def again(self) -> str:
         """Return the command line of this invocation, for the user to repeat."""
-        return self.call(self.command) if self.name else f"mipfed {self.command}"
+        line = shlex.join([*self.command.split(), *self.arguments])
+        return self.call(line) if self.name else f"mipfed {line}"
