@@ -182,7 +182,7 @@ def listen_detached(pid: int, address: str, port: int, nonce: str, lifetime: int
         child = os.fork()
         if child == 0:
             try:
-                _detach(listener.fileno())
+                detach(listener.fileno())
                 signal.signal(signal.SIGALRM, signal.SIG_DFL)
                 signal.alarm(lifetime + 5)
                 serve(listener, nonce, lifetime)
@@ -193,7 +193,7 @@ def listen_detached(pid: int, address: str, port: int, nonce: str, lifetime: int
     return _netlink.in_child(start, 10)
 
 
-def _detach(keep: int) -> None:
+def detach(keep: int) -> None:
     """Let go of everything that came with the caller: whoever reads its output would wait for this process otherwise."""
     os.chdir("/")
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
