@@ -23,6 +23,8 @@ FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,123}\.csv")
 BLOCK_BYTES = 1 << 18
 LONGEST_LINE = 4 << 20
 LONGEST_RECORD = 4 << 20
+# As much of a file as tells its encoding.
+_START_BYTES = 4096
 
 _BOM = b"\xef\xbb\xbf"
 # The longer marks first: UTF-16's begins UTF-32's.
@@ -116,11 +118,15 @@ class Reader:
 
     def _first_block(self) -> bytes:
         """Look at the encoding, read the header, and give what follows it in its block."""
-        self._rest = self._read()
+        chunk = self._read()
+        while chunk and len(self._rest) + len(chunk) < _START_BYTES:
+            self._rest += chunk
+            chunk = self._read()
+        self._rest += chunk
         if not self._rest:
             self._note("empty", "the file is empty")
             return b""
-        if self._is_no_text(self._rest[:4096]):
+        if self._is_no_text(self._rest[:_START_BYTES]):
             self._rest = b""
             return b""
         if self._rest.startswith(_BOM):
