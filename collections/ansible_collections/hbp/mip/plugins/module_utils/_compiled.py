@@ -108,6 +108,23 @@ def state(
     return ("stale", reasons) if reasons else ("compiled", [])
 
 
+def newest(data_dir: str) -> float:
+    """When the databases of a data folder changed last, in seconds since 1970; 0 when there is none.
+
+    The folder's own time counts as well: it changes when a pathology is taken away.
+    """
+    times = []
+    try:
+        names = os.listdir(data_dir)
+        for name in names:
+            mark = database_mark(os.path.join(data_dir, name, DATABASE))
+            if mark is not None:
+                times.append(mark["mtime_ns"] / 1e9)
+        return max([*times, os.stat(data_dir).st_mtime]) if times else 0.0
+    except OSError:
+        return max(times, default=0.0)
+
+
 def _understood(manifest: Any) -> bool:
     """Whether this is a manifest of the schema that this version writes."""
     if not isinstance(manifest, dict) or manifest.get("schema") != _SCHEMA or isinstance(manifest.get("schema"), bool):

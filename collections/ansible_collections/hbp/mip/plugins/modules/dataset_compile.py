@@ -114,6 +114,10 @@ pathologies:
     errors_total:
       description: How many errors there are.
       type: int
+newest:
+  description: When the databases of the node changed last, in seconds since 1970; an engine that started earlier has not read them all.
+  returned: always
+  type: float
 absent:
   description: Names in O(pathologies) that the node does not have.
   returned: always
@@ -131,7 +135,7 @@ import signal
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.hbp.mip.plugins.module_utils import _compile
+from ansible_collections.hbp.mip.plugins.module_utils import _compile, _compiled
 
 
 def main() -> None:
@@ -170,6 +174,7 @@ def main() -> None:
     result = {
         "changed": compiler.changed,
         "pathologies": compiler.pathologies,
+        "newest": _compiled.newest(parameters["data_dir"]),
         "absent": compiler.absent,
         "problems": compiler.problems,
     }

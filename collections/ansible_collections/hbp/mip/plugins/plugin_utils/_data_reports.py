@@ -73,7 +73,7 @@ def consolidate(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Repor
             for name, found in answered.get("catalogue", {}).items()
         },
         "structure": done.get("structure", []),
-        "warnings": done.get("warnings", []),
+        "warnings": done.get("notices", []),
         "away": _away(members, nodes, "held"),
         "problems": problems,
     }
@@ -189,11 +189,12 @@ def overview(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
     """Judge what every node holds.
 
     :arg data: ``nodes``, by node name, with ``held`` (dataset_info, mode files) and ``portal`` (stat of pathologies.json);
-        ``handed_out``, hashes of the CDEs that were handed out, by pathology.
+        ``record``, what cde_consolidate keeps: its keys ``handed_out`` and ``portal`` are read.
     :returns: ``pathologies``, ``portal``, ``structure``, ``away``, ``problems``.
     """
     nodes: Mapping[str, Mapping[str, Any]] = data["nodes"]
-    handed_out: Mapping[str, Collection[str]] = data.get("handed_out", {})
+    record: Mapping[str, Any] = data.get("record") or {}
+    handed_out = {name: [item["sha256"] for item in items] for name, items in record.get("handed_out", {}).items()}
     master, members = _by_kind(federation, "master")[0], _by_kind(federation, "master") + _by_kind(federation, "worker")
     problems: list[Problem] = []
     pathologies: dict[str, Any] = {}
@@ -228,7 +229,7 @@ def overview(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
             problems += _stale(federation, name, pathology, state, found)
     return {
         "pathologies": pathologies,
-        "portal": _portal(federation, nodes),
+        "portal": _portal(federation, nodes, record.get("portal", {}).get("sha256", ""), problems),
         "structure": structure(codes),
         "away": _away(members, nodes, "held"),
         "problems": problems,
@@ -278,11 +279,16 @@ def _stale(federation: Mapping[str, Any], node: str, pathology: str, state: str,
     return problems
 
 
-def _portal(federation: Mapping[str, Any], nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what the portal's node has; whether it is the right one, consolidate knows."""
+def _portal(federation: Mapping[str, Any], nodes: Mapping[str, Mapping[str, Any]], wanted: str, problems: list[Problem]) -> dict[str, Any]:
+    """Return what the ui node has of the portal's list of pathologies, compared with what was last handed out (`wanted`, if known)."""
     for name in _by_kind(federation, "ui"):
         stat = nodes.get(name, {}).get("portal", {}).get("stat")
         if stat is None:
             return {"node": name, "state": "unknown", "sha256": ""}
-        return {"node": name, "state": "present" if stat["exists"] else "missing", "sha256": stat.get("checksum", "")}
+        found = stat.get("checksum", "") if stat["exists"] else ""
+        state = "missing" if not found else "unknown" if not wanted else "same" if found == wanted else "old"
+        if wanted and state != "same":
+            message = "has no pathologies.json" if state == "missing" else "has another pathologies.json than was handed out last"
+            problems.append(problem(name, f"portal-{state}", message, f"mipfed -f {federation['name']} data consolidate"))
+        return {"node": name, "state": state, "sha256": found}
     return {"node": "", "state": "unknown", "sha256": ""}

@@ -47,7 +47,7 @@ DONE = {
     "targets": {"ms": ["tbi"], "a": ["tbi"]},
     "portal": {"sha256": "p"},
     "structure": [],
-    "warnings": [],
+    "notices": [],
 }
 
 
@@ -176,23 +176,25 @@ def held(sha: str, *, model: str = "m", state: str = "compiled", datasets: dict[
     return {"held": {"pathologies": {"tbi": found}, "problems": []}}
 
 
-def looked(nodes: dict[str, Any], handed_out: dict[str, Any] | None = None) -> dict[str, Any]:
-    return overview(FEDERATION, {"nodes": nodes, "handed_out": handed_out or {}})
+def looked(nodes: dict[str, Any], **record: Any) -> dict[str, Any]:
+    return overview(FEDERATION, {"nodes": nodes, "record": record})
 
 
 def test_all_in_order() -> None:
     stat = {"portal": {"stat": {"exists": True, "checksum": "p"}}}
-    report = looked({"ms": held("1", datasets={}), "a": held("1"), "b": held("1", datasets={"y": "<10"}), "ui": stat})
+    report = looked(
+        {"ms": held("1", datasets={}), "a": held("1"), "b": held("1", datasets={"y": "<10"}), "ui": stat}, portal={"sha256": "p"}
+    )
     assert report["problems"] == []
     assert report["pathologies"]["tbi"]["nodes"]["b"]["datasets"] == {"y": "<10"}
     assert report["structure"][0]["nodes"] == [{"name": "a", "datasets": [{"name": "x"}]}, {"name": "b", "datasets": [{"name": "y"}]}]
-    assert report["portal"] == {"node": "ui", "state": "present", "sha256": "p"}
+    assert report["portal"] == {"node": "ui", "state": "same", "sha256": "p"}
     assert report["away"] == []
 
 
 def test_versions_of_the_cde_are_told_apart() -> None:
     nodes = {"ms": held("1"), "a": held("2", model="other"), "b": held("3", model="changed")}
-    report = looked(nodes, {"tbi": ["2"]})
+    report = looked(nodes, handed_out={"tbi": [{"sha256": "2"}]})
     states = {name: node["cdes"]["state"] for name, node in report["pathologies"]["tbi"]["nodes"].items()}
     assert states == {"ms": "same", "a": "old", "b": "differs"}
     assert codes(report) == [("a", "cdes-old"), ("b", "cdes-differs")]
@@ -204,3 +206,11 @@ def test_what_is_stale_or_broken_names_the_file_and_the_next_command() -> None:
     assert codes(report) == [("a", "csv-ragged"), ("a", "database-stale")]
     assert report["problems"][0]["message"] == "tbi/x.csv:7: 5 fields of 6"
     assert report["problems"][1]["fix"] == "mipfed -f hosp data compile"
+
+
+@pytest.mark.parametrize(("stat", "state"), [({"exists": False}, "missing"), ({"exists": True, "checksum": "older"}, "old")])
+def test_a_portal_with_another_list_is_told(stat: dict[str, Any], state: str) -> None:
+    report = looked({"ms": held("1"), "ui": {"portal": {"stat": stat}}}, portal={"sha256": "p"})
+    assert report["portal"]["state"] == state
+    assert codes(report) == [("ui", f"portal-{state}")]
+    assert looked({"ms": held("1"), "ui": {"portal": {"stat": stat}}})["problems"] == []
