@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Synthetic patients for labs: variables, rows and databases, all calculated from a seed. No real person is behind them."""
+"""Synthetic patients for labs: variables and rows, all calculated from a seed. No real person is behind them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ import csv
 import io
 import json
 import math
-import os
 import random
-import sqlite3
 from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 #: Changes whenever the same seed gives other data from now on.
-GENERATOR = 1
+GENERATOR = 2
 
 Value = Union[int, float, str, None]
 Subject = Dict[str, Any]
@@ -475,27 +473,308 @@ MENTAL_HEALTH = Pathology(
     _mental_subject,
 )
 
-PATHOLOGIES: Dict[str, Pathology] = {pathology.code: pathology for pathology in (DEMENTIA, MENTAL_HEALTH)}
+
+def _points(value: float, low: int, high: int) -> int:
+    return min(high, max(low, round(value)))
+
+
+def _tbi_subject(source: Source, hospital: int) -> Subject:
+    severity = max(0.0, {"mild": 0.12, "moderate": 0.55, "severe": 1.0}[source.choice({"mild": 0.55, "moderate": 0.17, "severe": 0.28})])
+    severity = max(0.0, severity + source.normal(0, 0.13))
+    cause = source.choice({"road": 0.38, "fall": 0.44, "violence": 0.07, "sport": 0.06, "other": 0.05})
+    age = min(96.0, max(16.0, source.normal(64 if cause == "fall" else 39, 18)))
+    eye = _points(4.2 - 2.9 * severity + source.normal(0, 0.4), 1, 4)
+    motor = _points(6.6 - 4.3 * severity + source.normal(0, 0.6), 1, 6)
+    verbal = _points(5.3 - 3.9 * severity + source.normal(0, 0.5), 1, 5)
+    pupils = source.choice({"2": 1.2, "1": 0.2 * severity, "0": 0.35 * severity**2})
+    hypoxia, hypotension = source.chance(0.03 + 0.14 * severity), source.chance(0.02 + 0.12 * severity)
+    outcome = 8.1 - 3.7 * severity - 0.028 * max(0.0, age - 40) - {"2": 0.0, "1": 0.7, "0": 1.9}[pupils]
+    gose = _points(outcome - 0.6 * hypoxia - 0.8 * hypotension + source.normal(0, 1.1), 1, 8)
+    # A vegetative state is rare half a year later.
+    if gose == 2 and source.chance(0.8):
+        gose = 1 if source.chance(0.6) else 3
+    return {
+        "severity": severity,
+        "cause": cause,
+        "age": age,
+        "sex": source.choice({"F": 0.33, "M": 0.67}),
+        "eye": eye,
+        "motor": motor,
+        "verbal": verbal,
+        "pupils": pupils,
+        "hypoxia": hypoxia,
+        "hypotension": hypotension,
+        "gose": gose,
+        "tomography": source.chance(0.72 + 0.27 * min(severity, 1.0)),
+        "mass": source.chance(0.06 + 0.3 * severity),
+        "shift": max(0.0, source.normal(9 * severity - 4, 3)),
+        "intensive": source.chance(min(0.98, 0.12 + 0.95 * severity)),
+        "site": ((hospital * 15485863) % 17 - 8) / 8,
+    }
+
+
+def _finding(share: float, weight: float) -> Generate:
+    """Return what makes a finding of the tomography: present or absent, or nothing without a tomography."""
+
+    def generate(subject: Subject, source: Source) -> Any:
+        present = source.chance(min(0.95, share + weight * subject["severity"]))
+        return ("present" if present else "absent") if subject["tomography"] else None
+
+    return generate
+
+
+def _marshall(subject: Subject, source: Source) -> Any:
+    evacuated = source.chance(0.75)
+    if not subject["tomography"]:
+        return None
+    if subject["mass"]:
+        return "5" if evacuated else "6"
+    if subject["shift"] > 5:
+        return "4"
+    return "3" if subject["severity"] > 0.85 else "2" if subject["severity"] > 0.22 else "1"
+
+
+def _protein(median: float, factor: float, spread: float) -> Generate:
+    """Return what makes the concentration of a protein from injured tissue."""
+
+    def generate(subject: Subject, source: Source) -> float:
+        return float(median * math.exp(factor * subject["severity"] + 0.1 * subject["site"] + source.normal(0, spread)))
+
+    return generate
+
+
+def _yes(share: float, weight: float) -> Generate:
+    return lambda subject, source: "yes" if source.chance(min(0.97, share + weight * subject["severity"])) else "no"
+
+
+YES_NO = (("yes", "Yes"), ("no", "No"))
+PRESENT_ABSENT = (("present", "Present"), ("absent", "Absent"))
+TBI_NOTES = ("transfer, second hospital", "relatives' report", 'arrival "unclear"', "Zürich, air rescue", "anticoagulation, 1,2 mg/dl")
+GOSE = (
+    ("1", "Dead"),
+    ("2", "Vegetative state"),
+    ("3", "Lower severe disability"),
+    ("4", "Upper severe disability"),
+    ("5", "Lower moderate disability"),
+    ("6", "Upper moderate disability"),
+    ("7", "Lower good recovery"),
+    ("8", "Upper good recovery"),
+)
+MARSHALL = (
+    ("1", "Diffuse injury I, no visible pathology"),
+    ("2", "Diffuse injury II"),
+    ("3", "Diffuse injury III, swelling"),
+    ("4", "Diffuse injury IV, shift"),
+    ("5", "Evacuated mass lesion"),
+    ("6", "Mass lesion not evacuated"),
+)
+
+TBI = Pathology(
+    "tbi",
+    "Traumatic brain injury",
+    Group(
+        "tbi",
+        "Traumatic brain injury",
+        groups=(
+            Group(
+                "demographics",
+                "Demographics",
+                (
+                    _int("subjectageyears", "Age", "years", 16, 120, lambda s, r: s["age"], 0.0),
+                    _nominal("gender", "Gender", SEX, lambda s, r: s["sex"]),
+                ),
+            ),
+            Group(
+                "injury",
+                "Injury",
+                (
+                    _nominal(
+                        "injurycause",
+                        "Cause of the injury",
+                        [("road", "Road traffic"), ("fall", "Fall"), ("violence", "Violence"), ("sport", "Sport"), ("other", "Other")],
+                        lambda s, r: s["cause"],
+                        0.02,
+                    ),
+                    _real(
+                        "hourstohospital", "Time to the hospital", "hours", 0, 72, lambda s, r: 1.1 * math.exp(r.normal(0, 0.7)), 2, 0.08
+                    ),
+                    _nominal("hypoxia", "Hypoxic episode", YES_NO, lambda s, r: "yes" if s["hypoxia"] else "no", 0.06),
+                    _nominal("hypotension", "Hypotensive episode", YES_NO, lambda s, r: "yes" if s["hypotension"] else "no", 0.06),
+                ),
+            ),
+            Group(
+                "neurology",
+                "Neurological assessment",
+                (
+                    _nominal(
+                        "pupils",
+                        "Pupils that react to light",
+                        [("2", "Both"), ("1", "One"), ("0", "None")],
+                        lambda s, r: s["pupils"],
+                        0.05,
+                    ),
+                ),
+                (
+                    Group(
+                        "glasgowcomascale",
+                        "Glasgow Coma Scale",
+                        (
+                            _int("gcseye", "Eye response", "points", 1, 4, lambda s, r: s["eye"], 0.04),
+                            _int("gcsmotor", "Motor response", "points", 1, 6, lambda s, r: s["motor"], 0.04),
+                            # The verbal response of an intubated patient cannot be tested.
+                            _int("gcsverbal", "Verbal response", "points", 1, 5, lambda s, r: s["verbal"], 0.14),
+                            _int("gcstotal", "Total", "points", 3, 15, lambda s, r: s["eye"] + s["motor"] + s["verbal"]),
+                        ),
+                    ),
+                ),
+            ),
+            Group(
+                "tomography",
+                "Computed tomography",
+                (
+                    _nominal("marshall", "Marshall classification", MARSHALL, _marshall, 0.03),
+                    _nominal(
+                        "cisterns",
+                        "Basal cisterns",
+                        [("open", "Open"), ("compressed", "Compressed"), ("absent", "Absent")],
+                        lambda s, r: (
+                            r.choice({"open": 1.0, "compressed": 0.6 * s["severity"], "absent": 0.3 * s["severity"] ** 2})
+                            if s["tomography"]
+                            else None
+                        ),
+                        0.05,
+                    ),
+                    _real("midlineshift", "Midline shift", "mm", 0, 40, lambda s, r: s["shift"] if s["tomography"] else None, 1, 0.06),
+                ),
+                (
+                    Group(
+                        "haemorrhage",
+                        "Haemorrhage",
+                        (
+                            _nominal("epiduralhaematoma", "Epidural haematoma", PRESENT_ABSENT, _finding(0.05, 0.1), 0.03),
+                            _nominal("subduralhaematoma", "Subdural haematoma", PRESENT_ABSENT, _finding(0.12, 0.32), 0.03),
+                            _nominal("subarachnoidhaemorrhage", "Subarachnoid haemorrhage", PRESENT_ABSENT, _finding(0.18, 0.42), 0.03),
+                        ),
+                    ),
+                ),
+            ),
+            Group(
+                "laboratory",
+                "Laboratory",
+                (
+                    _real(
+                        "glucose",
+                        "Glucose at admission",
+                        "mmol/l",
+                        1.54,
+                        40,
+                        lambda s, r: 6.4 * math.exp(r.normal(0.3 * s["severity"], 0.2)),
+                        2,
+                        0.12,
+                    ),
+                    _real(
+                        "haemoglobin",
+                        "Haemoglobin at admission",
+                        "g/dl",
+                        2.9,
+                        22,
+                        lambda s, r: r.normal((14.3 if s["sex"] == "M" else 12.9) - 1.7 * s["severity"], 1.4),
+                        1,
+                        0.1,
+                    ),
+                ),
+                (
+                    Group(
+                        "biomarkers",
+                        "Biomarkers",
+                        (
+                            _real("s100b", "S100B", "µg/l", 0.005, 60, _protein(0.09, 1.7, 0.5), 3, 0.3),
+                            _real("gfap", "GFAP", "ng/ml", 0.01, 500, _protein(0.6, 3.4, 0.9), 3, 0.4),
+                            _real("uchl1", "UCH-L1", "pg/ml", 5, 50000, _protein(90, 2.1, 0.6), 1, 0.4),
+                            _real("nfl", "Neurofilament light", "pg/ml", 0.5, 5000, _protein(11, 1.6, 0.6), 2, 0.4),
+                        ),
+                    ),
+                ),
+            ),
+            Group(
+                "treatment",
+                "Treatment",
+                (
+                    _nominal("intubation", "Intubation", YES_NO, _yes(0.02, 0.85), 0.03),
+                    _nominal("craniotomy", "Craniotomy", YES_NO, _yes(0.02, 0.3), 0.03),
+                    _int(
+                        "intensivecaredays",
+                        "Days in intensive care",
+                        "days",
+                        0,
+                        180,
+                        lambda s, r: (2 + 10 * s["severity"]) * math.exp(r.normal(-0.2, 0.6)) if s["intensive"] else 0,
+                        0.05,
+                    ),
+                    _real(
+                        "intracranialpressure",
+                        "Mean intracranial pressure",
+                        "mmHg",
+                        -5,
+                        100,
+                        lambda s, r: r.normal(10 + 7 * s["severity"], 4) if s["intensive"] and s["severity"] > 0.6 else None,
+                        1,
+                        0.15,
+                    ),
+                    _text("treatmentnote", "Note", lambda s, r: r.choice(dict.fromkeys(TBI_NOTES, 1.0)), 0.92),
+                ),
+            ),
+            Group(
+                "outcome",
+                "Outcome after six months",
+                (
+                    _nominal("gose", "Glasgow Outcome Scale Extended", GOSE, lambda s, r: str(s["gose"]), 0.1),
+                    _real(
+                        "qolibri",
+                        "QOLIBRI",
+                        "points",
+                        0,
+                        100,
+                        lambda s, r: 22 + 7.4 * s["gose"] + r.normal(0, 11) if s["gose"] > 2 else None,
+                        1,
+                        0.3,
+                    ),
+                ),
+            ),
+        ),
+    ),
+    _tbi_subject,
+)
+
+PATHOLOGIES: Dict[str, Pathology] = {pathology.code: pathology for pathology in (DEMENTIA, MENTAL_HEALTH, TBI)}
 
 #: What every second hospital does not measure.
-SOMETIMES_WITHOUT = {"dementia": ("csfabeta42", "csftau", "csfptau"), "mentalhealth": ("bdi2",)}
+SOMETIMES_WITHOUT = {"dementia": ("csfabeta42", "csftau", "csfptau"), "mentalhealth": ("bdi2",), "tbi": ("gfap", "uchl1", "nfl")}
 
 SUBJECTCODE = Variable("subjectcode", "Subject code", "text", description="Number of a synthetic subject.")
 
 
-def plan(hospitals: Sequence[int], pathologies: Sequence[str], seed: int) -> List[Dataset]:
-    """Return the datasets that hospitals (numbers from 1) have, in a fixed order.
+def treats(hospital: int, place: int, pathologies: int) -> bool:
+    """Tell whether a hospital (a number from 1) treats the pathology at a place (from 0) among so many.
 
-    Every third hospital treats only the first of the pathologies. Hospital 1 has a second dataset of it, and the last of
-    the first two hospitals has one of fewer than ten rows, about which the engine must not say anything.
+    Up to two pathologies are treated everywhere. Of more, every hospital leaves out one, another one than its neighbours:
+    of three, hospital 1 leaves out the last, hospital 2 the second and hospital 3 the first, so that among three hospitals
+    in a row each pathology is treated by two.
+    """
+    return pathologies < 3 or (hospital + place) % pathologies != 0
+
+
+def plan(hospitals: Sequence[int], pathologies: Sequence[str], seed: int) -> List[Dataset]:
+    """Return the datasets that hospitals (numbers from 1) have, in a fixed order. `treats` says who has which pathology.
+
+    Hospital 1 has a second dataset of the first pathology, and the last of the first two hospitals has one of fewer than
+    ten rows, about which the engine must not say anything.
     """
     datasets = []
-    for pathology in pathologies:
-        first = pathology == pathologies[0]
+    for place, pathology in enumerate(pathologies):
         label = PATHOLOGIES[pathology].label
-        for hospital in hospitals:
-            if not first and hospital % 3 == 0:
-                continue
+        holders = [hospital for hospital in hospitals if treats(hospital, place, len(pathologies))]
+        for hospital in holders:
             source = Source(seed, "plan", pathology, hospital)
             # A hospital need not have every variable.
             without = SOMETIMES_WITHOUT[pathology] if hospital % 2 == 0 else ()
@@ -503,10 +782,10 @@ def plan(hospitals: Sequence[int], pathologies: Sequence[str], seed: int) -> Lis
             datasets.append(
                 Dataset(code, f"{label}, hospital {hospital} (synthetic)", pathology, hospital, source.integer(300, 1000), without)
             )
-            if first and hospital == 1:
+            if place == 0 and hospital == 1:
                 extra = f"{label}, hospital {hospital}, second cohort (synthetic)"
                 datasets.append(Dataset(f"{code}-cohort2", extra, pathology, hospital, source.integer(300, 500), without))
-            if first and hospital == max(number for number in hospitals if number <= 2 or number == min(hospitals)):
+            if place == 0 and hospital == max(number for number in holders if number <= 2 or number == min(holders)):
                 tiny = f"{label}, hospital {hospital}, pilot (synthetic)"
                 datasets.append(Dataset(f"{code}-pilot", tiny, pathology, hospital, source.integer(5, 9), without))
     return datasets
@@ -605,55 +884,3 @@ def table(dataset: Dataset, seed: int) -> bytes:
     for row in rows(dataset, seed):
         writer.writerow(["" if row[index] is None else row[index] for index in kept])
     return text.getvalue().encode()
-
-
-def write_database(path: str, pathology: str, all_datasets: Sequence[Dataset], held: Sequence[Dataset], seed: int) -> None:
-    """Write a new datasets.db, with the tables that the engine reads. Raises OSError and sqlite3.Error.
-
-    `all_datasets` are those of the federation, `held` those whose rows the database gets: none on the master.
-    """
-    found = columns(pathology, all_datasets)
-    with open(path, "xb"):
-        pass
-    os.chmod(path, 0o640)
-    connection = sqlite3.connect(path, isolation_level=None)
-    try:
-        connection.execute("PRAGMA journal_mode = OFF")
-        connection.execute("PRAGMA synchronous = OFF")
-        connection.execute("BEGIN")
-        text, number = "typeof({0}) = 'text'", "typeof({0}) = 'integer'"
-        parts = [("code", "TEXT PRIMARY KEY", text), ("label", "TEXT", text), ("sql_type", "TEXT", text)]
-        parts += [("isCategorical", "INTEGER", number), ("enumerations", "TEXT NULL", text + " OR typeof({0}) = 'null'")]
-        parts += [(name, "INTEGER NULL", number + " OR typeof({0}) = 'null'") for name in ("min", "max")]
-        definition = ", ".join(f"{name} {kind} CHECK ({check.format(name)})" for name, kind, check in parts)
-        connection.execute(f"CREATE TABLE METADATA({definition})")
-        connection.executemany(
-            "INSERT INTO METADATA VALUES (?, ?, ?, ?, ?, NULL, NULL)",
-            [
-                (
-                    variable.code,
-                    variable.label,
-                    variable.sql_type,
-                    int(variable.kind == "nominal"),
-                    ",".join(code for code, _label in variable.enumerations) if variable.kind == "nominal" else None,
-                )
-                for variable in found
-            ],
-        )
-        checks = {"text": "'text'", "int": "'integer'", "real": "'real' OR typeof({0}) = 'integer'"}
-        definition = ", ".join(
-            f"{v.code} {v.sql_type} CHECK (typeof({v.code}) = {checks[v.sql_type].format(v.code)} OR typeof({v.code}) = 'null')"
-            for v in found
-        )
-        connection.execute(f"CREATE TABLE DATA({definition})")
-        marks = ", ".join("?" * len(found))
-        for dataset in held:
-            # An empty cell of a text column is an empty string in the engine's databases.
-            empty = ["" if v.sql_type == "text" and v.code not in dataset.without else None for v in found]
-            connection.executemany(
-                f"INSERT INTO DATA VALUES ({marks})",  # noqa: S608 - marks only
-                ([empty[i] if cell is None else cell for i, cell in enumerate(row)] for row in rows(dataset, seed)),
-            )
-        connection.execute("COMMIT")
-    finally:
-        connection.close()

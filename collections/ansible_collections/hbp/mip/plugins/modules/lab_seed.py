@@ -8,13 +8,16 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: lab_seed
-short_description: Put synthetic data on a lab's machines
+short_description: Put data on a lab's machines
 version_added: 0.1.0
 description:
   - Makes Common Data Elements, CSV files and databases for a master and some hospitals. All values are synthetic and come from a seed.
   - A hospital gets the CDEs, the CSV files and the database of each of its pathologies. The master gets the CDEs of all pathologies, and
     databases without rows.
+  - Up to two pathologies are treated in every hospital. Of three, every hospital leaves out one, so that among three hospitals each
+    pathology is at two of them, and no hospital has all.
   - Most datasets have 300 to 1000 rows. One has fewer than 10, about which an engine must not tell anything.
+  - Instead of that, the files of a folder can be put on the machines, see O(source).
   - A file that this module did not write, or that was changed since, is left alone.
 author:
   - The hbp.mip authors (@HBPMedical)
@@ -56,19 +59,30 @@ options:
     type: path
     required: true
   pathologies:
-    description: Which pathologies there are.
+    description: Which synthetic pathologies there are.
     type: list
     elements: str
-    choices: [dementia, mentalhealth]
-    default: [dementia, mentalhealth]
+    choices: [dementia, mentalhealth, tbi]
+    default: [dementia, mentalhealth, tbi]
   seed:
     description: Another seed gives other data.
     type: int
     default: 1
+  source:
+    description:
+      - A folder on this host whose files are put on the machines in place of synthetic data. It has a folder for each pathology, with its
+        C(CDEsMetadata.json) and CSV files; folders without any of these are not looked at.
+      - The CSV files of all pathologies, in the order of their paths, are dealt to the hospitals in turn. A hospital gets the CDEs of a
+        pathology of which it gets a CSV file, the master gets the CDEs of all.
+      - It is checked before anything is written.
+    type: path
   databases:
-    description: Whether to make databases as well. If not, those that this module made are left alone.
+    description:
+      - Whether to compile databases as well, as M(hbp.mip.dataset_compile) does with the policy V(strict).
+      - The default is to make them of synthetic data, and to leave it to M(hbp.mip.dataset_compile) with a O(source).
+      - A folder in which there are files of others is left to M(hbp.mip.dataset_compile), too.
+      - If not, those that this module made are left alone where their pathology stays.
     type: bool
-    default: true
   record:
     description: File in which the module keeps what it wrote.
     type: path
@@ -77,11 +91,22 @@ options:
     description: Replace files that this module did not write, or that were changed since.
     type: bool
     default: false
+seealso:
+  - module: hbp.mip.dataset_compile
 """
 
 EXAMPLES = r"""
-- name: Put data on the machines
+- name: Put synthetic data on the machines
   hbp.mip.lab_seed:
+    data_dir: /data/lab
+    record: /var/lib/mip-lab/lab/seed.json
+    nodes:
+      - {name: lab-ms, kind: master, root: /var/lib/mip-lab/lab/machines/lab-ms/root}
+      - {name: lab-wk-1, kind: worker, root: /var/lib/mip-lab/lab/machines/lab-wk-1/root}
+
+- name: Put own files on the machines, to be consolidated and compiled there
+  hbp.mip.lab_seed:
+    source: /srv/samples
     data_dir: /data/lab
     record: /var/lib/mip-lab/lab/seed.json
     nodes:
@@ -91,7 +116,13 @@ EXAMPLES = r"""
 
 RETURN = r"""
 datasets:
-  description: Codes and numbers of rows of all datasets, by machine and pathology. The master has every pathology, without datasets.
+  description:
+    - Codes and numbers of rows of all synthetic datasets, by machine and pathology. The master has every pathology, without datasets.
+    - It is empty with O(source).
+  returned: always
+  type: dict
+files:
+  description: Names of the CSV files, by machine and pathology. The master has every pathology, without files.
   returned: always
   type: dict
 written:
@@ -115,22 +146,21 @@ import contextlib
 import hashlib
 import json
 import os
-import sqlite3
+import re
+import shutil
+import signal
 import stat
 import tempfile
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.hbp.mip.plugins.module_utils._lab_seed import (
-    GENERATOR,
-    PATHOLOGIES,
-    Dataset,
-    metadata,
-    plan,
-    table,
-    write_database,
-)
+from ansible_collections.hbp.mip.plugins.module_utils._compile import Compiler, Ended, Options
+from ansible_collections.hbp.mip.plugins.module_utils._compiled import CDES, DATABASE, MANIFEST, state
+from ansible_collections.hbp.mip.plugins.module_utils._lab_seed import GENERATOR, PATHOLOGIES, Dataset, metadata, plan, table
+
+POLICY = "strict"
+PATHOLOGY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 class SeedError(Exception):
@@ -187,8 +217,8 @@ def check_path(node: str, root: str, path: str) -> None:
             raise SeedError(f"{node}: {current} is not a plain {'file' if last else 'directory'}. Remove it")
 
 
-def wanted_files(nodes: List[Dict[str, Any]], data_dir: str, datasets: List[Dataset], seed: int, databases: bool) -> List[Wanted]:
-    """Return all files of all machines."""
+def synthetic_files(nodes: List[Dict[str, Any]], data_dir: str, datasets: List[Dataset], seed: int) -> List[Wanted]:
+    """Return the CDEs and CSV files of all machines."""
     files = []
     for node in nodes:
         is_master = node["kind"] == "master"
@@ -206,18 +236,80 @@ def wanted_files(nodes: List[Dict[str, Any]], data_dir: str, datasets: List[Data
             def write_metadata(path: str, pathology: str = pathology) -> None:
                 save(path, metadata(pathology, datasets))
 
-            def write_tables(path: str, pathology: str = pathology, held: Tuple[Dataset, ...] = tuple(held)) -> None:
-                write_database(path, pathology, datasets, list(held), seed)
-
-            add("CDEsMetadata.json", all_of_it, write_metadata)
+            add(CDES, all_of_it, write_metadata)
             for dataset in held:
 
                 def write_table(path: str, dataset: Dataset = dataset) -> None:
                     save(path, table(dataset, seed))
 
                 add(f"{dataset.code}.csv", dataset, write_table)
-            if databases:
-                add("datasets.db", [all_of_it, held], write_tables)
+    return files
+
+
+def read_source(source: str) -> Dict[str, List[str]]:
+    """Return the pathologies of a folder with the names of their CSV files. Raises SeedError, which lists all that is wrong."""
+    found: Dict[str, List[str]] = {}
+    wrong = []
+    try:
+        names = sorted(os.listdir(source))
+    except FileNotFoundError:
+        raise SeedError(f"source: there is no folder {source}") from None
+    except OSError as error:
+        raise SeedError(f"source: {source} cannot be read: {error.strerror}") from error
+    for name in names:
+        folder = os.path.join(source, name)
+        if not os.path.isdir(folder):
+            continue
+        try:
+            entries = sorted(os.listdir(folder))
+        except OSError as error:
+            wrong.append(f"{folder} cannot be read: {error.strerror}")
+            continue
+        tables = [entry for entry in entries if entry.endswith(".csv")]
+        if not tables and CDES not in entries:
+            continue
+        if not PATHOLOGY.fullmatch(name):
+            wrong.append(f"{folder}: {name!r} cannot be a pathology (letters, digits, '_', '.' and '-', not more than 64)")
+        if CDES not in entries:
+            wrong.append(f"{folder} has CSV files, but no {CDES}")
+        for entry in [CDES] * (CDES in entries) + tables:
+            path = os.path.join(folder, entry)
+            if not os.path.isfile(path):
+                wrong.append(f"{path} is not a file")
+            elif not os.access(path, os.R_OK):
+                wrong.append(f"{path} cannot be read")
+        found[name] = tables
+    if not found and not wrong:
+        wrong.append(f"{source} has no folder with a {CDES}")
+    if wrong:
+        raise SeedError("source: " + "; ".join(wrong))
+    return found
+
+
+def source_files(nodes: List[Dict[str, Any]], data_dir: str, source: str, pathologies: Dict[str, List[str]]) -> List[Wanted]:
+    """Return the CDEs and CSV files of all machines, from a folder. Raises SeedError and OSError."""
+    workers = sorted((node for node in nodes if node["kind"] == "worker"), key=lambda node: int(node["hospital"]))
+    dealt = [(pathology, name) for pathology in sorted(pathologies) for name in pathologies[pathology]]
+    if dealt and not workers:
+        raise SeedError("nodes: there is no hospital that could get the CSV files of the source")
+    holders: Dict[Tuple[str, str], str] = {}
+    for place, item in enumerate(dealt):
+        holders[item] = str(workers[place % len(workers)]["name"])
+    files = []
+    for node in nodes:
+        for pathology, names in sorted(pathologies.items()):
+            held = [name for name in names if holders[(pathology, name)] == node["name"]]
+            for name in [CDES, *held] if held or node["kind"] == "master" else []:
+                original = os.path.join(source, pathology, name)
+                content = digest(original)
+
+                def write(path: str, original: str = original, content: Optional[str] = content) -> None:
+                    save(path, b"")
+                    shutil.copyfile(original, path)
+                    if digest(path) != content:
+                        raise SeedError(f"source: {original} was changed while it was read. Run again")
+
+                files.append(Wanted(node["name"], node["root"], f"{data_dir.strip('/')}/{pathology}/{name}", f"content:{content}", write))
     return files
 
 
@@ -233,6 +325,8 @@ class Seeder:
         self.written: List[str] = []
         self.removed: List[str] = []
         self.kept: List[str] = []
+        #: Which folders were not compiled, and why.
+        self.uncompiled: List[str] = []
         try:
             with open(record) as file:
                 self.own = json.load(file)["files"]
@@ -250,7 +344,7 @@ class Seeder:
         os.replace(new, self.record)
 
     def put(self, wanted: Wanted) -> None:
-        """Write one file if it is missing or not up to date. Raises SeedError, OSError, sqlite3.Error."""
+        """Write one file if it is missing or not up to date. Raises SeedError and OSError."""
         # In check mode the machine itself may still have to be made.
         if os.path.isdir(wanted.root) or not self.check_mode:
             check_path(wanted.node, wanted.root, wanted.path)
@@ -298,16 +392,76 @@ class Seeder:
             os.chmod(path, 0o755)  # noqa: S103 - whatever the umask
         return folder
 
-    def clean(self, nodes: List[Dict[str, Any]], wanted: List[Wanted], databases: bool) -> None:
+    def databases(self, wanted: List[Wanted], masters: List[str]) -> None:
+        """Compile the databases that are missing or not up to date. Raises SeedError and OSError."""
+        folders: Dict[Tuple[str, str, str], List[str]] = {}
+        for item in wanted:
+            folder, name = os.path.split(item.path)
+            folders.setdefault((item.node, item.root, folder), []).append(name)
+        stale: Dict[Tuple[str, str, str], List[str]] = {}
+        for (node, root, path), names in folders.items():
+            if self._is_stale(node, root, path, names, node in masters):
+                data_dir, pathology = os.path.split(path)
+                stale.setdefault((node, root, data_dir), []).append(pathology)
+        for (node, root, data_dir), pathologies in stale.items():
+            self._compile(f"{node}:/{data_dir}", os.path.join(root, data_dir), pathologies, node in masters)
+
+    def _is_stale(self, node: str, root: str, path: str, names: List[str], metadata_only: bool) -> bool:
+        """Tell whether a folder's database is to be compiled. Raises SeedError and OSError."""
+        label, folder = f"{node}:/{path}", os.path.join(root, path)
+        if os.path.isdir(root) or not self.check_mode:
+            for name in (DATABASE, MANIFEST):
+                check_path(node, root, f"{path}/{name}")
+        there = os.listdir(folder) if os.path.isdir(folder) else []
+        foreign = [name for name in there if name.endswith(".csv") and name not in names]
+        if foreign or any(item.startswith(label + "/") for item in self.kept):
+            self.uncompiled.append(f"{label} has files of others and was not compiled. mipfed data compile does it")
+            return False
+        if not (self.check_mode and any(item.startswith(label + "/") for item in self.written)):
+            hashes = {name: self.own[os.path.join(folder, name)]["sha256"] for name in names}
+            if state(folder, hashes.pop(CDES), hashes, POLICY, metadata_only)[0] == "compiled":
+                # Perhaps made by a run that was cut off before it could take note.
+                self._note(folder)
+                return False
+        known, found = self.own.get(os.path.join(folder, DATABASE)), digest(os.path.join(folder, DATABASE))
+        if found is not None and (known is None or known["sha256"] != found) and not self.force:
+            self.kept.append(f"{label}/{DATABASE}")
+            return False
+        return True
+
+    def _compile(self, label: str, data_dir: str, pathologies: List[str], metadata_only: bool) -> None:
+        """Compile a machine's pathologies."""
+        failed = set()
+        if not self.check_mode:
+            compiler = Compiler(data_dir, Options(policy=POLICY, metadata_only=metadata_only, errors_shown=1))
+            compiler.run(pathologies)
+            for pathology, found in compiler.pathologies.items():
+                if found["state"] == "failed":
+                    failed.add(pathology)
+                    reasons = [f"{error['file']}:{error['line']}:{error['column']} {error['message']}" for error in found["errors"]]
+                    reasons += [problem["message"] for problem in compiler.problems if problem["pathology"] == pathology]
+                    count = f"{found['errors_total']} error{'s' * (found['errors_total'] != 1)}"
+                    self.uncompiled.append(f"{label}/{pathology} was not compiled: {count}: {'; '.join(reasons)}")
+                else:
+                    self._note(os.path.join(data_dir, pathology))
+        self.written += [f"{label}/{name}/{file}" for name in pathologies if name not in failed for file in (DATABASE, MANIFEST)]
+
+    def _note(self, folder: str) -> None:
+        """Remember a database as an own one."""
+        for name in (DATABASE, MANIFEST):
+            self.own[os.path.join(folder, name)] = {"sha256": str(digest(os.path.join(folder, name))), "source": "compiled"}
+
+    def clean(self, nodes: List[Dict[str, Any]], wanted: List[Wanted]) -> None:
         """Remove own files that are not wanted any more, and forget those that are gone. Raises OSError."""
         keep = {item.full for item in wanted}
+        keep |= {os.path.join(os.path.dirname(path), name) for path in keep for name in (DATABASE, MANIFEST)}
         roots = {node["root"]: node["name"] for node in nodes}
         for full in sorted(set(self.own) - keep):
             root = next((root for root in roots if full.startswith(root + "/")), None)
             found = digest(full)
             if found is None:
                 del self.own[full]
-            elif root is not None and (databases or not full.endswith("/datasets.db")) and found == self.own[full]["sha256"]:
+            elif root is not None and found == self.own[full]["sha256"]:
                 self.removed.append(f"{roots[root]}:{full[len(root) :]}")
                 if not self.check_mode:
                     os.unlink(full)
@@ -336,11 +490,12 @@ def main() -> None:
             "pathologies": {
                 "type": "list",
                 "elements": "str",
-                "choices": ["dementia", "mentalhealth"],
-                "default": ["dementia", "mentalhealth"],
+                "choices": ["dementia", "mentalhealth", "tbi"],
+                "default": ["dementia", "mentalhealth", "tbi"],
             },
             "seed": {"type": "int", "default": 1, "no_log": False},
-            "databases": {"type": "bool", "default": True},
+            "source": {"type": "path"},
+            "databases": {"type": "bool"},
             "record": {"type": "path", "required": True},
             "force": {"type": "bool", "default": False},
         },
@@ -356,31 +511,53 @@ def main() -> None:
     hospitals = sorted({node["hospital"] for node in workers})
     if len(hospitals) != len(workers) or any(number < 1 for number in hospitals):
         module.fail_json(msg="nodes: the workers' hospitals must be different numbers from 1. Set 'hospital' on all of them, or on none")
-    datasets = plan(hospitals, params["pathologies"], params["seed"])
-    files = wanted_files(nodes, params["data_dir"], datasets, params["seed"], params["databases"])
+    databases: bool = params["databases"] if params["databases"] is not None else not params["source"]
+    datasets: List[Dataset] = []
     try:
+        if params["source"]:
+            source = os.path.abspath(params["source"])
+            pathologies = read_source(source)
+            files = source_files(nodes, params["data_dir"], source, pathologies)
+        else:
+            datasets = plan(hospitals, params["pathologies"], params["seed"])
+            files = synthetic_files(nodes, params["data_dir"], datasets, params["seed"])
         seeder = Seeder(params["record"], params["force"], module.check_mode)
         try:
             for wanted in files:
                 seeder.put(wanted)
-            seeder.clean(nodes, files, params["databases"])
+            seeder.clean(nodes, files)
+            if databases:
+                seeder.databases(files, [node["name"] for node in nodes if node["kind"] == "master"])
         finally:
             if not module.check_mode:
                 seeder.remember()
+    except Ended as ended:
+        # The compiler has cleaned up; now end as the signal says.
+        signal.signal(ended.number, signal.SIG_DFL)
+        os.kill(os.getpid(), ended.number)
     except SeedError as error:
         module.fail_json(msg=str(error))
-    except (OSError, sqlite3.Error) as error:
-        module.fail_json(msg=f"synthetic data could not be written: {error}")
+    except OSError as error:
+        module.fail_json(msg=f"data could not be written: {error}")
+    names: Dict[str, Dict[str, List[str]]] = {node["name"]: {} for node in nodes}
+    for wanted in files:
+        pathology, name = wanted.path.split("/")[-2:]
+        names[wanted.node].setdefault(pathology, []).extend([] if name == CDES else [name])
+    rows = {dataset.code: dataset.rows for dataset in datasets}
     held: Dict[str, Dict[str, Dict[str, int]]] = {}
-    for node in nodes:
-        own = [dataset for dataset in datasets if dataset.hospital == node["hospital"] and node["kind"] == "worker"]
-        names = params["pathologies"] if node["kind"] == "master" else list(dict.fromkeys(dataset.pathology for dataset in own))
-        held[node["name"]] = {name: {dataset.code: dataset.rows for dataset in own if dataset.pathology == name} for name in names}
+    if datasets:
+        held = {
+            node: {pathology: {name[: -len(".csv")]: rows[name[: -len(".csv")]] for name in tables} for pathology, tables in found.items()}
+            for node, found in names.items()
+        }
     for label in seeder.kept:
         module.warn(f"{label} was not written by this module, or was changed since, and is left alone. force: true replaces it")
+    for message in seeder.uncompiled:
+        module.warn(message)
     result: Dict[str, Any] = {
         "changed": bool(seeder.written or seeder.removed),
         "datasets": held,
+        "files": names,
         "written": seeder.written,
         "removed": seeder.removed,
         "kept": seeder.kept,

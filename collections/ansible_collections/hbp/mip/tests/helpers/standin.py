@@ -20,8 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.hbp.mip.plugins.module_utils._compile import Compiler, Options
 from ansible_collections.hbp.mip.plugins.module_utils._lab_oci import ImageError, native_architecture, package_members
-from ansible_collections.hbp.mip.plugins.module_utils._lab_seed import Dataset, metadata, table, write_database
+from ansible_collections.hbp.mip.plugins.module_utils._lab_seed import Dataset, metadata, table
 
 ROLE = Path(__file__).resolve().parents[2] / "roles" / "lab"
 STANDIN = ROLE / "files" / "exareme-standin"
@@ -152,6 +153,17 @@ class Process:
         return self.log.read_text()
 
 
+def write_pathology(folder: Path, datasets: Sequence[Dataset], held: Sequence[Dataset]) -> None:
+    """Make the folder of a pathology, with a database, as the node has it that holds some of the federation's datasets."""
+    folder.mkdir(parents=True)
+    (folder / "CDEsMetadata.json").write_bytes(metadata(folder.name, datasets))
+    for dataset in held:
+        (folder / f"{dataset.code}.csv").write_bytes(table(dataset, SEED))
+    compiler = Compiler(str(folder.parent), Options(metadata_only=not held, processes=1))
+    compiler.run([folder.name])
+    assert compiler.pathologies[folder.name]["state"] == "compiled", (compiler.pathologies, compiler.problems)
+
+
 class Federation:
     """The processes, and how to ask them."""
 
@@ -176,13 +188,8 @@ class Federation:
         for name, address in self.addresses.items():
             data = folder / "data" / name
             for pathology in PATHOLOGIES:
-                target = data / pathology
-                target.mkdir(parents=True)
                 held = [item for item in datasets if item.pathology == pathology and item.hospital == self.hospitals.get(name)]
-                (target / "CDEsMetadata.json").write_bytes(metadata(pathology, datasets))
-                for dataset in held:
-                    (target / f"{dataset.code}.csv").write_bytes(table(dataset, SEED))
-                write_database(str(target / "datasets.db"), pathology, datasets, held, SEED)
+                write_pathology(data / pathology, datasets, held)
             self.nodes[name] = Process(
                 [sys.executable, "-m", "exareme_standin"],
                 folder / f"{name}.log", self.environment(name, address, data, environment_type), STANDIN,

@@ -24,10 +24,10 @@ import yaml
 from docker.types import ContainerSpec, Healthcheck, NetworkAttachmentConfig, RestartPolicy, TaskTemplate
 from jinja2.nativetypes import NativeEnvironment
 
-from ansible_collections.hbp.mip.plugins.module_utils._lab_seed import Dataset, metadata, write_database
+from ansible_collections.hbp.mip.plugins.module_utils._lab_seed import Dataset
 from ansible_collections.hbp.mip.tests.helpers.engines import REGISTRY, Engine, Engines, EnginesError
 from ansible_collections.hbp.mip.tests.helpers.modules import Result, run_module
-from ansible_collections.hbp.mip.tests.helpers.standin import PATHOLOGIES, ROLE, SEED
+from ansible_collections.hbp.mip.tests.helpers.standin import PATHOLOGIES, ROLE, write_pathology
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
@@ -155,11 +155,8 @@ def federation(host: Host, pushed: Result, seeded: list[Dataset]) -> Host:
     host.service("exareme-keystore", "keystore:1.8.7", mounts=[volume], env=["CONSUL_BIND_INTERFACE=lo"])
     for name, role in (("ms", "master"), ("wk-1", "worker")):
         for pathology in PATHOLOGIES:
-            folder = host.folder / name / pathology
-            folder.mkdir(parents=True)
             held = [item for item in seeded if item.pathology == pathology and item.hospital == 1 and role == "worker"]
-            (folder / "CDEsMetadata.json").write_bytes(metadata(pathology, seeded))
-            write_database(str(folder / "datasets.db"), pathology, seeded, held, SEED)
+            write_pathology(host.folder / name / pathology, seeded, held)
         host.service(
             name,
             "exareme-standin:1.0",

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.hbp.mip.plugins.module_utils._lab_seed import Dataset, write_database
-from ansible_collections.hbp.mip.tests.helpers.standin import SEED, STANDIN, Federation, request, until
+from ansible_collections.hbp.mip.plugins.module_utils._lab_seed import Dataset
+from ansible_collections.hbp.mip.tests.helpers.standin import STANDIN, Federation, request, until, write_pathology
 
 RUN_ERROR = "Something went wrong. Please inform the system administrator."
 NOT_RESPONDING = "One or more containers are not responding. Please inform the system administrator."
@@ -301,9 +301,8 @@ def test_new_data_are_registered_at_the_next_start_only(federation: Federation, 
     original = path.with_name("original")
     shutil.copy(path, original)
     extra = Dataset("dementia-h1-new", "New", "dementia", 1, 20)
-    new = path.with_name("new")
-    write_database(str(new), "dementia", [*seeded, extra], [extra], SEED)
-    new.replace(path)
+    write_pathology(federation.folder / "new" / "dementia", [*seeded, extra], [extra])
+    (federation.folder / "new" / "dementia" / "datasets.db").replace(path)
     try:
         # As in the engine: the list is read anew, the keystore is written at the start.
         assert federation.query("LIST_DATASET").data["wk-1"]["dementia"] == ["dementia-h1-new"]

@@ -12,7 +12,7 @@ import io
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import pytest
 from ansible_collections.hbp.mip.plugins.module_utils import _lab_seed as seed
 from ansible_collections.hbp.mip.tests.helpers.modules import Result, run_module
 
-BOTH = ["dementia", "mentalhealth"]
+ALL = ["dementia", "mentalhealth", "tbi"]
 
 
 def walk(node: dict[str, Any], depth: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -38,41 +38,58 @@ def groups(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def test_same_seed_gives_the_same_bytes() -> None:
-    for dataset in seed.plan([1, 2], BOTH, 5):
+    for dataset in seed.plan([1, 2], ALL, 5):
         assert seed.table(dataset, 5) == seed.table(dataset, 5)
         assert seed.table(dataset, 5) != seed.table(dataset, 6)
-    assert seed.plan([1, 2], BOTH, 5) == seed.plan([1, 2], BOTH, 5)
+    assert seed.plan([1, 2], ALL, 5) == seed.plan([1, 2], ALL, 5)
 
 
 def test_data_are_fixed() -> None:
     """Other Pythons and other machines must make the same. A change of the generator must change GENERATOR, and this value."""
-    found = b"".join(seed.table(dataset, 1) for dataset in seed.plan([1, 2, 3], BOTH, 1))
-    assert seed.GENERATOR == 1
-    assert hashlib.sha256(found).hexdigest() == "5547fc1147e538da3239f539b2e685f991317aff4c7b4a3af21df0f4a2fae802"
+    found = b"".join(seed.table(dataset, 1) for dataset in seed.plan([1, 2, 3], ALL, 1))
+    assert seed.GENERATOR == 2
+    assert hashlib.sha256(found).hexdigest() == "6e285648e852eccfac7d0a2555ecc6e4b36cf13d9faf4ffb58ef11ff72d2bd5a"
 
 
 def test_data_do_not_depend_on_the_other_hospitals() -> None:
-    few = {dataset.code: dataset for dataset in seed.plan([1, 2], BOTH, 1)}
-    many = {dataset.code: dataset for dataset in seed.plan(list(range(1, 9)), BOTH, 1)}
+    few = {dataset.code: dataset for dataset in seed.plan([1, 2], ALL, 1)}
+    many = {dataset.code: dataset for dataset in seed.plan(list(range(1, 9)), ALL, 1)}
     assert set(few) < set(many)
     assert all(many[code] == dataset for code, dataset in few.items())
 
 
 @pytest.mark.parametrize("hospitals", [[1], [1, 2], [1, 2, 3], [4, 7], list(range(1, 51))])
 def test_plan(hospitals: list[int]) -> None:
-    datasets = seed.plan(hospitals, BOTH, 1)
+    datasets = seed.plan(hospitals, ALL, 1)
     codes = [dataset.code for dataset in datasets]
     assert len(set(codes)) == len(codes)
     assert codes == [code.lower() for code in codes]
     assert {dataset.hospital for dataset in datasets} == set(hospitals)
+    for hospital in hospitals:
+        assert len({dataset.pathology for dataset in datasets if dataset.hospital == hospital}) == 2
     small = [dataset for dataset in datasets if dataset.rows < 10]
     assert len(small) == 1
     assert all(300 <= dataset.rows <= 1000 for dataset in datasets if dataset not in small)
 
 
-@pytest.mark.parametrize("pathology", BOTH)
+def test_of_three_pathologies_each_is_at_two_of_three_hospitals() -> None:
+    for first in range(1, 8):
+        datasets = seed.plan([first, first + 1, first + 2], ALL, 1)
+        for pathology in ALL:
+            assert len({dataset.hospital for dataset in datasets if dataset.pathology == pathology}) == 2
+
+
+@pytest.mark.parametrize("pathologies", [["dementia"], ["mentalhealth", "tbi"]])
+def test_up_to_two_pathologies_are_everywhere(pathologies: list[str]) -> None:
+    datasets = seed.plan([1, 2, 3], pathologies, 1)
+    for hospital in (1, 2, 3):
+        assert {dataset.pathology for dataset in datasets if dataset.hospital == hospital} == set(pathologies)
+    assert sum(dataset.rows < 10 for dataset in datasets) == 1
+
+
+@pytest.mark.parametrize("pathology", ALL)
 def test_metadata_follow_the_rules_of_the_format(pathology: str) -> None:
-    datasets = seed.plan([1, 2, 3], BOTH, 1)
+    datasets = seed.plan([1, 2, 3], ALL, 1)
     tree = json.loads(seed.metadata(pathology, datasets))
     assert tree["code"] == pathology
     assert {"code", "label", "version"} <= set(tree)
@@ -100,9 +117,9 @@ def test_metadata_follow_the_rules_of_the_format(pathology: str) -> None:
     assert codes == [variable.code for variable in seed.columns(pathology, datasets)]
 
 
-@pytest.mark.parametrize("pathology", BOTH)
+@pytest.mark.parametrize("pathology", ALL)
 def test_every_value_is_allowed(pathology: str) -> None:
-    datasets = seed.plan([1, 2], BOTH, 1)
+    datasets = seed.plan([1, 2], ALL, 1)
     known = {variable.code: variable for variable in seed.columns(pathology, datasets)}
     for dataset in (item for item in datasets if item.pathology == pathology):
         rows = list(csv.DictReader(io.StringIO(seed.table(dataset, 1).decode())))
@@ -139,31 +156,23 @@ def test_disease_shows_in_the_data() -> None:
     assert 0.02 < empty / sum(len(row) for row in rows) < 0.2
 
 
-def test_database_is_what_the_engine_reads(tmp_path: Path) -> None:
-    datasets = seed.plan([1, 2], BOTH, 1)
-    held = [dataset for dataset in datasets if dataset.pathology == "dementia" and dataset.hospital == 2]
-    path = tmp_path / "datasets.db"
-    seed.write_database(str(path), "dementia", datasets, held, 1)
-    wanted = seed.columns("dementia", datasets)
-    with sqlite3.connect(path) as connection:
-        meta = connection.execute("SELECT * FROM METADATA").fetchall()
-        info = connection.execute("PRAGMA table_info(DATA)").fetchall()
-        assert [(row[1], row[2].lower()) for row in info] == [(variable.code, variable.sql_type) for variable in wanted]
-        columns = [row[1] for row in connection.execute("PRAGMA table_info(METADATA)")]
-        assert columns == ["code", "label", "sql_type", "isCategorical", "enumerations", "min", "max"]
-        assert [row[0] for row in meta] == [variable.code for variable in wanted]
-        assert meta[0][4] == ",".join(dataset.code for dataset in datasets if dataset.pathology == "dementia")
-        assert {row[5:] for row in meta} == {(None, None)}
-        assert connection.execute("SELECT COUNT(*) FROM DATA").fetchone() == (sum(dataset.rows for dataset in held),)
-        assert connection.execute("SELECT DISTINCT typeof(tiv) FROM DATA ORDER BY 1").fetchall() == [("null",), ("real",)]
-        assert connection.execute("SELECT DISTINCT typeof(minimentalstate) FROM DATA ORDER BY 1").fetchall() == [("integer",), ("null",)]
-        assert connection.execute("SELECT DISTINCT typeof(handedness) FROM DATA").fetchall() == [("text",)]
-        assert connection.execute("SELECT COUNT(csftau) FROM DATA").fetchone() == (0,)
-        with pytest.raises(sqlite3.IntegrityError):
-            connection.execute("UPDATE DATA SET tiv = 'large'")
-    again = tmp_path / "again.db"
-    seed.write_database(str(again), "dementia", datasets, held, 1)
-    assert again.read_bytes() == path.read_bytes()
+def test_injury_shows_in_the_data() -> None:
+    dataset = next(item for item in seed.plan([2, 3], ALL, 1) if item.code == "tbi-h3")
+    rows = list(csv.DictReader(io.StringIO(seed.table(dataset, 1).decode())))
+
+    def mean(code: str, chosen: Callable[[dict[str, str]], bool]) -> float:
+        cells = [float(row[code]) for row in rows if chosen(row) and row[code]]
+        return sum(cells) / len(cells)
+
+    groups = [lambda row: row["gose"] in {"1", "3"}, lambda row: row["gose"] in {"5", "6"}, lambda row: row["gose"] == "8"]
+    assert sorted(values := [mean("gcstotal", group) for group in groups]) == values
+    assert sorted(values := [-mean("gfap", group) for group in groups]) == values
+    for row in rows:
+        parts = [row[code] for code in ("gcseye", "gcsmotor", "gcsverbal")]
+        if all(parts) and row["gcstotal"]:
+            assert sum(map(int, parts)) == int(row["gcstotal"])
+        # Nobody answers questions about the quality of a life that ended.
+        assert not (row["gose"] == "1" and row["qolibri"])
 
 
 # The module
@@ -200,14 +209,18 @@ def test_module_check_apply_apply_check(lab: Lab) -> None:
     again = lab.run()
     checked = lab.run(check=True)
     assert [planned.changed, applied.changed, again.changed, checked.changed] == [True, True, False, False]
-    assert planned["written"] == applied["written"] != []
+    assert sorted(planned["written"]) == sorted(applied["written"]) != []
     assert "ms:/data/lab/dementia/datasets.db: to be written" in planned["diff"]["after"]
     files = lab.files()
     assert "wk-2/data/lab/dementia/dementia-h2-pilot.csv" in files
+    assert sorted(f"{label.partition(':/')[0]}/{label.partition(':/')[2]}" for label in applied["written"]) == sorted(files)
     assert not [name for name in files if name.startswith("ms/") and name.endswith(".csv")]
-    assert not [name for name in files if Path(name).name.startswith(".")]
     assert files["ms/data/lab/dementia/CDEsMetadata.json"] == files["wk-2/data/lab/dementia/CDEsMetadata.json"]
-    assert applied["datasets"]["ms"] == {"dementia": {}, "mentalhealth": {}}
+    assert {name: sorted(found) for name, found in applied["datasets"].items()} == {
+        "ms": ["dementia", "mentalhealth", "tbi"], "wk-1": ["dementia", "mentalhealth"], "wk-2": ["dementia", "tbi"],
+    }  # fmt: skip
+    assert applied["files"]["wk-1"]["dementia"] == ["dementia-h1.csv", "dementia-h1-cohort2.csv"]
+    assert applied["files"]["ms"]["tbi"] == []
     for name, pathologies in applied["datasets"].items():
         for pathology, datasets in pathologies.items():
             with sqlite3.connect(lab.folder / name / "data/lab" / pathology / "datasets.db") as connection:
@@ -215,11 +228,21 @@ def test_module_check_apply_apply_check(lab: Lab) -> None:
     assert oct(os.stat(lab.folder / "wk-1/data/lab/dementia/datasets.db").st_mode & 0o777) == "0o640"
 
 
+def test_databases_are_what_the_compiler_makes(lab: Lab) -> None:
+    """So that nothing is left to do for `mipfed data compile`, and the engine reads the same as after it."""
+    lab.run()
+    for node in lab.nodes:
+        for policy in ("strict", "legacy"):
+            arguments = {"data_dir": f"{node['root']}/data/lab", "metadata_only": node["kind"] == "master", "policy": policy}
+            found = run_module("dataset_compile", arguments, check=True)
+            assert {entry["state"] for entry in found["pathologies"].values()} == {"unchanged" if policy == "strict" else "would_compile"}
+
+
 def test_module_brings_back_what_is_missing_and_what_a_killed_run_forgot(lab: Lab) -> None:
     lab.run()
-    before = lab.files()
     (lab.folder / "wk-1/data/lab/dementia/datasets.db").unlink()
-    assert lab.run()["written"] == ["wk-1:/data/lab/dementia/datasets.db"]
+    assert lab.run()["written"] == [f"wk-1:/data/lab/dementia/{name}" for name in ("datasets.db", "datasets.db.json")]
+    before = lab.files()
     (lab.folder / "state/seed.json").unlink()
     result = lab.run()
     assert not result.changed
@@ -231,19 +254,55 @@ def test_module_leaves_the_files_of_others_alone(lab: Lab) -> None:
     folder = lab.folder / "wk-1/data/lab/dementia"
     folder.mkdir(parents=True)
     (folder / "CDEsMetadata.json").write_text("{}")
-    (folder / "own.csv").write_text("x")
     first = lab.run()
     assert first["kept"] == ["wk-1:/data/lab/dementia/CDEsMetadata.json"]
+    assert "wk-1:/data/lab/dementia has files of others and was not compiled" in str(first.warnings)
+    assert not (folder / "datasets.db").exists()
     (folder / "datasets.db").write_bytes(b"compiled by somebody else")
     for check in (True, False):
         again = lab.run(check=check)
         assert not again.changed
-        assert sorted(again["kept"]) == ["wk-1:/data/lab/dementia/CDEsMetadata.json", "wk-1:/data/lab/dementia/datasets.db"]
+        assert again["kept"] == ["wk-1:/data/lab/dementia/CDEsMetadata.json"]
     assert (folder / "datasets.db").read_bytes() == b"compiled by somebody else"
     forced = lab.run(force=True)
-    assert sorted(forced["written"]) == ["wk-1:/data/lab/dementia/CDEsMetadata.json", "wk-1:/data/lab/dementia/datasets.db"]
-    assert (folder / "own.csv").read_text() == "x"
+    names = ("CDEsMetadata.json", "datasets.db", "datasets.db.json")
+    assert sorted(forced["written"]) == [f"wk-1:/data/lab/dementia/{name}" for name in names]
     assert not lab.run().changed
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_module_leaves_a_database_of_others_alone(lab: Lab, check: bool) -> None:
+    lab.run()
+    path = lab.folder / "wk-1/data/lab/dementia/datasets.db"
+    path.write_bytes(b"compiled by somebody else")
+    again = lab.run(check=check)
+    assert not again.changed
+    assert again["kept"] == ["wk-1:/data/lab/dementia/datasets.db"]
+    assert path.read_bytes() == b"compiled by somebody else"
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_module_does_not_compile_where_others_have_put_files(lab: Lab, check: bool) -> None:
+    lab.run()
+    own = lab.folder / "wk-1/data/lab/dementia/own.csv"
+    own.write_text("dataset\nx\n")
+    (lab.folder / "wk-1/data/lab/dementia/dementia-h1.csv").unlink()
+    before = (lab.folder / "wk-1/data/lab/dementia/datasets.db").read_bytes()
+    again = lab.run(check=check)
+    assert again["written"] == ["wk-1:/data/lab/dementia/dementia-h1.csv"]
+    assert "wk-1:/data/lab/dementia has files of others and was not compiled" in str(again.warnings)
+    assert (lab.folder / "wk-1/data/lab/dementia/datasets.db").read_bytes() == before
+    assert own.exists()
+
+
+def test_module_without_databases(lab: Lab) -> None:
+    lab.run(databases=False)
+    assert not [name for name in lab.files() if "datasets.db" in name]
+    lab.run()
+    before = lab.files()
+    assert not lab.run(databases=False).changed
+    lab.run(databases=False, pathologies=["dementia"])
+    assert lab.files().keys() == {name for name in before if "/dementia/" in name}
 
 
 def test_module_follows_a_smaller_federation(lab: Lab) -> None:
@@ -255,7 +314,7 @@ def test_module_follows_a_smaller_federation(lab: Lab) -> None:
     assert planned["removed"] == applied["removed"]
     assert "wk-1:/data/lab/mentalhealth/datasets.db" in applied["removed"]
     assert own.exists()
-    assert not (lab.folder / "wk-2/data/lab/mentalhealth").exists()
+    assert not (lab.folder / "wk-2/data/lab/tbi").exists()
     assert not lab.run(pathologies=["dementia"]).changed
 
 
@@ -265,9 +324,10 @@ def test_module_adds_a_hospital_to_everybodys_metadata(lab: Lab) -> None:
     root.mkdir()
     lab.nodes.append({"name": "wk-3", "kind": "worker", "root": str(root)})
     written = lab.run()["written"]
-    assert "wk-3:/data/lab/dementia/dementia-h3.csv" in written
-    assert "wk-1:/data/lab/dementia/CDEsMetadata.json" in written
-    assert "wk-1:/data/lab/dementia/dementia-h1.csv" not in written
+    assert "wk-3:/data/lab/mentalhealth/mentalhealth-h3.csv" in written
+    assert {"wk-1:/data/lab/mentalhealth/CDEsMetadata.json", "wk-1:/data/lab/mentalhealth/datasets.db"} <= set(written)
+    assert "wk-1:/data/lab/mentalhealth/mentalhealth-h1.csv" not in written
+    assert not any("/dementia/" in name for name in written), "it has no part in it"
 
 
 @pytest.mark.parametrize("part", ["data", "data/lab", "data/lab/dementia", "data/lab/dementia/datasets.db"])
@@ -292,3 +352,102 @@ def test_module_names_what_is_wrong(lab: Lab) -> None:
     (lab.folder / "state").mkdir(exist_ok=True)
     (lab.folder / "state/seed.json").write_text("{")
     assert "seed.json is damaged" in lab.run().msg
+
+
+# A source
+
+
+SAMPLES = Path(__file__).resolve().parents[8] / "tests" / "samples"
+
+
+def write_source(folder: Path, files: dict[str, str]) -> Path:
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    return folder
+
+
+def test_source_is_dealt_to_the_hospitals_in_turn(lab: Lab) -> None:
+    root = lab.folder / "wk-3"
+    root.mkdir()
+    lab.nodes.append({"name": "wk-3", "kind": "worker", "root": str(root)})
+    planned = lab.run(check=True, source=str(SAMPLES))
+    assert lab.files() == {}
+    applied = lab.run(source=str(SAMPLES))
+    assert planned["written"] == applied["written"]
+    assert applied["files"] == {
+        "ms": {"dementia": [], "mentalhealth": [], "tbi": []},
+        "wk-1": {"dementia": ["desd-synthdata.csv"]},
+        "wk-2": {"mentalhealth": ["demo.csv"]},
+        "wk-3": {"tbi": ["dummy_tbi.csv"]},
+    }
+    wanted = {f"ms/data/lab/{name}/CDEsMetadata.json": SAMPLES / name / "CDEsMetadata.json" for name in ALL}
+    for node, pathology, name in (("wk-1", "dementia", "desd-synthdata"), ("wk-2", "mentalhealth", "demo"), ("wk-3", "tbi", "dummy_tbi")):
+        for file in ("CDEsMetadata.json", f"{name}.csv"):
+            wanted[f"{node}/data/lab/{pathology}/{file}"] = SAMPLES / pathology / file
+    assert lab.files() == {name: path.read_bytes() for name, path in wanted.items()}
+    assert applied["datasets"] == {}
+    assert not lab.run(source=str(SAMPLES)).changed
+
+
+def test_source_goes_around_and_replaces_synthetic_data(lab: Lab, tmp_path: Path) -> None:
+    lab.run()
+    files = {"b/CDEsMetadata.json": "{}", "a/CDEsMetadata.json": "{}", "a/2.csv": "2", "a/1.csv": "1", "b/3.csv": "3", "b/x.txt": "-"}
+    source = write_source(tmp_path / "source", {**files, "notes/x.txt": "-"})
+    applied = lab.run(source=str(source))
+    assert applied["files"] == {
+        "ms": {"a": [], "b": []}, "wk-1": {"a": ["1.csv"], "b": ["3.csv"]}, "wk-2": {"a": ["2.csv"]},
+    }  # fmt: skip
+    assert {name for name in lab.files() if "datasets.db" in name or "dementia" in name} == set()
+    (source / "a/1.csv").write_text("changed")
+    assert lab.run(source=str(source))["written"] == ["wk-1:/data/lab/a/1.csv"]
+    (lab.folder / "wk-1/data/lab/a/1.csv").write_text("corrected by somebody")
+    assert lab.run(source=str(source))["kept"] == ["wk-1:/data/lab/a/1.csv"]
+    lab.nodes.reverse()
+    assert lab.run(source=str(source))["files"]["wk-2"] == {"a": ["1.csv"], "b": ["3.csv"]}
+    synthetic = lab.run()
+    assert "wk-1:/data/lab/a/1.csv" not in synthetic["removed"]
+
+
+def test_source_can_be_compiled(lab: Lab) -> None:
+    applied = lab.run(source=str(SAMPLES), databases=True)
+    assert "wk-1:/data/lab/dementia/datasets.db" in applied["written"]
+    with sqlite3.connect(lab.folder / "wk-1/data/lab/dementia/datasets.db") as connection:
+        assert connection.execute("SELECT dataset, COUNT(*) FROM DATA GROUP BY 1").fetchall() == [("desd-synthdata", 1000)]
+    assert not lab.run(source=str(SAMPLES), databases=True).changed
+
+
+def test_source_that_does_not_compile(lab: Lab, tmp_path: Path) -> None:
+    cdes = (SAMPLES / "tbi/CDEsMetadata.json").read_text()
+    source = write_source(tmp_path / "source", {"tbi/CDEsMetadata.json": cdes, "tbi/bad.csv": "dataset,age_value\ndummy_tbi,canary-7\n"})
+    applied = lab.run(source=str(source), databases=True)
+    assert not applied.failed
+    assert "wk-1:/data/lab/tbi was not compiled: 1 error" in str(applied.warnings)
+    assert "canary" not in applied.output
+
+
+@pytest.mark.parametrize(
+    ("files", "messages"),
+    [
+        ({}, ["has no folder with a CDEsMetadata.json"]),
+        ({"x.csv": "x"}, ["has no folder with a CDEsMetadata.json"]),
+        ({"a/1.csv": "1", "b c/CDEsMetadata.json": "{}"}, ["a has CSV files, but no CDEsMetadata.json", "'b c' cannot be a pathology"]),
+        ({"a/CDEsMetadata.json/x": "", "a/1.csv/x": ""}, ["a/CDEsMetadata.json is not a file", "a/1.csv is not a file"]),
+    ],
+)
+def test_source_is_checked_before_anything_is_written(lab: Lab, tmp_path: Path, files: dict[str, str], messages: list[str]) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    result = lab.run(source=str(write_source(source, files)))
+    assert result.failed
+    assert all(message in result.msg for message in messages), result.msg
+    assert lab.files() == {}
+
+
+def test_source_is_missing_or_has_no_hospital(lab: Lab, tmp_path: Path) -> None:
+    assert f"source: there is no folder {tmp_path}/nosuch" in lab.run(source=str(tmp_path / "nosuch")).msg
+    (tmp_path / "file").write_text("")
+    assert f"source: {tmp_path}/file cannot be read: Not a directory" in lab.run(source=str(tmp_path / "file")).msg
+    del lab.nodes[1:]
+    assert "there is no hospital" in lab.run(source=str(SAMPLES)).msg
