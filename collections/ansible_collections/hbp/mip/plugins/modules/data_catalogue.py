@@ -12,7 +12,7 @@ version_added: 0.2.0
 description:
   - Gets the newest common data elements (CDEs) of each pathology from the API of a MIP data catalogue, with
     C(GET /pathology/allPathologies/PATHOLOGY/latest_cde_version), several pathologies at once.
-  - The answer may be the content of a C(CDEsMetadata.json), or C({"jsonString": "..."}) around it.
+  - The answer may be the content of a C(CDEsMetadata.json), or an object whose key C(jsonString) holds that content as a text.
   - An answer counts only if it is complete, can be read as CDEs, breaks none of their rules, and has the code of the pathology.
   - A catalogue that cannot be reached, or does not have a pathology, is no failure of this module. It is told in RV(problems), so that the
     present CDEs can be kept.
@@ -119,7 +119,7 @@ catalogue:
       description: Where it was asked for.
       type: str
     shape:
-      description: Whether the answer was the CDEs themselves or C({"jsonString"}) around them.
+      description: Whether the answer was the CDEs themselves, or an object with the key C(jsonString).
       type: str
       choices: [plain, wrapped]
     seconds:

@@ -488,23 +488,41 @@ def test_wrong_protocol(authority: Authority, certificate: Path) -> None:
     assert error.fix == "give protocol https"
 
 
+@contextlib.contextmanager
+def handshake(context: ssl.SSLContext) -> Iterator[str]:
+    """A server that does no more than one handshake; its address."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def shake() -> None:
+            connection, _unused = server.accept()
+            with contextlib.suppress(OSError), connection, context.wrap_socket(connection, server_side=True) as secured:
+                secured.recv(1000)
+
+        threading.Thread(target=shake, daemon=True).start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
 def test_old_tls(authority: Authority, certificate: Path) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     context.set_ciphers("ALL:@SECLEVEL=0")
     context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def shake() -> None:
-            connection, _unused = server.accept()
-            with contextlib.suppress(OSError), connection, context.wrap_socket(connection, server_side=True):
-                pass
-
-        threading.Thread(target=shake, daemon=True).start()
-        error = refused(catalogue(f"127.0.0.1:{server.getsockname()[1]}", authority))
+    with handshake(context) as address:
+        error = refused(catalogue(address, authority))
     assert error.code == "catalogue-tls"
     assert "no TLS of at least version 1.2" in error.message
+
+
+def test_certificate_of_the_client(authority: Authority, certificate: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    context.load_verify_locations(authority.file)
+    context.verify_mode = ssl.CERT_REQUIRED
+    with handshake(context) as address:
+        error = refused(catalogue(address, authority, retries=1))
+    assert error.code == "catalogue-tls"
+    assert "the server wants a certificate of the client" in error.message
 
 
 # --- redirections --------------------------------------------------------------------------------------------------------
