@@ -549,15 +549,23 @@ def _header(summary: _csv.Summary, variables: frozenset[str]) -> tuple[list[str]
     """The column names that may be told, and what is wrong with the header.
 
     A file without a header has a patient in its first line; so nothing of that line is told unless it names the column dataset.
+    Where line ends are lost, the first line is a header and a patient; so a name that only looks like one is told when there is a
+    row with as many fields. (Most rows would be a better proof, but comparing would tell something of small numbers.)
     """
     names = summary.header
     if "dataset" not in names:
         return [], []
-    header = [name for name in names if name in variables or _COLUMN.fullmatch(name)]
+    proven = summary.rows > summary.ragged
+    known = variables | {"dataset"}
+    header = [name for name in names if name in known or (proven and _COLUMN.fullmatch(name))]
     findings = []
-    if len(header) < len(names):
+    odd = sum(1 for name in names if name not in known and not _COLUMN.fullmatch(name))
+    if odd:
         message = "%d of the %d column names are neither variables of the CDE nor names (letters, digits and '_'); they are not told"
-        findings.append(_csv.Finding("column-name", message % (len(names) - len(header), len(names)), 1))
+        findings.append(_csv.Finding("column-name", message % (odd, len(names)), 1))
+    if len(header) + odd < len(names):
+        message = "no row has as many fields as this header (%d), so only names that are variables of the CDE are told"
+        findings.append(_csv.Finding("header-unproven", message % len(names), 1, "warning"))
     double = sorted({name for name in header if header.count(name) > 1}) if len(set(header)) < len(header) else []
     if double:
         shown = ", ".join(double[:_SHOWN]) + (", ..." if len(double) > _SHOWN else "")

@@ -93,7 +93,8 @@ pathologies:
       description:
         - The CSV files by name. C(sha256), C(size) in bytes, C(mtime) (ISO 8601, UTC), C(encoding), C(newline) (V(lf), V(crlf), V(cr),
           V(mixed), V(none)), C(columns), their number, and C(header), the names among them that are variables or look like one;
-          empty when C(dataset) is not among them, as then the first line may be a patient.
+          empty when C(dataset) is not among them, as then the first line may be a patient. Unless a row has as many fields, only
+          names of variables.
         - C(rows) and C(datasets) (rows by code) are numbers, V(<10), or V(>=N) where the number would give one below 10 away or is
           not known. Codes are taken from rows with as many fields as the header.
         - >-
@@ -101,7 +102,7 @@ pathologies:
           severity V(error) cannot be compiled: V(empty), V(no-csv), V(encoding), V(zero-byte), V(delimiter), V(header-missing),
           V(dataset-missing), V(column-name), V(column-duplicate), V(columns-many), V(unclosed-quote), V(line-too-long),
           V(row-length), V(header-repeated), V(dataset-name), V(datasets-implausible), V(changing). Of severity V(warning) are
-          V(byte-order-mark), V(line-ends-mixed), V(line-blank), V(rows-missing).
+          V(byte-order-mark), V(line-ends-mixed), V(line-blank), V(rows-missing), V(header-unproven).
       type: dict
       returned: with O(mode=files)
     database:
