@@ -331,16 +331,15 @@ def read_header(blocks: Blocks, report: Report) -> Tuple[int, List[str], int, in
     """The header of a file: its line, its names, and the place and line where the rows begin. Raises Stop when there is none."""
     blocks.skip_mark()
     block = blocks.take()
-    if block:
-        lines = Lines(blocks, block, 1, report)
-        for begin, names in records_of(lines, report):
-            if begin == 1:
-                return begin, names, lines.offset, lines.number
-            break
-        if block[:1] not in (b"\n", b"\r"):
-            # Line 1 holds something that is no record, which was reported.
-            raise Stop
-    report(1, "", "header-missing", "the first line is blank" if block else "the file is empty", None)
+    if block[:1] in (b"", b"\n", b"\r"):
+        report(1, "", "header-missing", "the first line is blank" if block else "the file is empty", None)
+        raise Stop
+    lines = Lines(blocks, block, 1, report)
+    for begin, names in records_of(lines, report):
+        if begin == 1:
+            return begin, names, lines.offset, lines.number
+        break
+    # Line 1 holds something that is no record, which was reported.
     raise Stop
 
 
