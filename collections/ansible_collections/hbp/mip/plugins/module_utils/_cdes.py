@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import bisect
 import hashlib
+import itertools
 import json
 import math
 import re
@@ -74,7 +75,7 @@ class CdesError(Exception):
 class Finding(NamedTuple):
     """A broken rule; `severity` error keeps the file from being handed out and compiled, warning does not.
 
-    Codes of errors: duplicate-key, surrogate, field-missing, field-type, variable-code, variable-word, variable-duplicate,
+    Codes of errors: duplicate-key, surrogate, number-range, field-missing, field-type, variable-code, variable-word, variable-duplicate,
     variables-many, sql-type, enumerations-missing, enumeration-duplicate, enumeration-code, range-type, range-order,
     group-duplicate, dataset-missing, dataset-type, findings-many.
     Codes of warnings: byte-order-mark, label-missing, version-missing, longitudinal, variable-ascii, type, enumerations-empty,
@@ -249,12 +250,16 @@ class _Source:
         self.starts: Dict[int, int] = {}
         self.duplicates: List[Tuple[str, int]] = []
         self.surrogates: List[int] = []
+        self.infinite: List[int] = []
         self._lines: Optional[List[int]] = None
 
     def position(self, offset: int) -> Tuple[int, int]:
         """Line and column, both from 1, of a place in the text."""
         if self._lines is None:
-            self._lines = [0] + [end.end() for end in _LINE_END.finditer(self.text)]
+            if "\r" in self.text:
+                self._lines = [0] + [end.end() for end in _LINE_END.finditer(self.text)]
+            else:
+                self._lines = [0, *itertools.accumulate(len(line) + 1 for line in self.text.split("\n"))]
         line = bisect.bisect_right(self._lines, offset)
         return line, offset - self._lines[line - 1] + 1
 
@@ -335,6 +340,8 @@ class _Source:
                 raise self.error("a number has more than %d digits" % _LONGEST_NUMBER, at)
             whole, fraction, exponent = found.groups()
             number: Number = float(found.group()) if fraction or exponent else int(whole)
+            if number in (math.inf, -math.inf) and len(self.infinite) <= MOST_FINDINGS:
+                self.infinite.append(at)
             return number, found.end(), False
         found = _WORD.match(text, at)
         if found:
@@ -449,6 +456,8 @@ class _Rules:
             self.found("duplicate-key", "the key %s is given twice in one object" % _shown(key), offset)
         for offset in source.surrogates:
             self.found("surrogate", "this text holds half a surrogate pair (\\ud800 to \\udfff), which is no character", offset)
+        for offset in source.infinite:
+            self.found("number-range", "this number is larger than a number can be, so other programs read no number", offset)
         self._root(tree)
         self._node(tree)
         self._dataset()

@@ -206,7 +206,10 @@ class _Consolidation:
             self._pathology(name)
         if not outcome.problems:
             self._finish()
-        return outcome
+            return outcome
+        refused = Outcome()
+        refused.problems, refused.warnings = outcome.problems, outcome.warnings
+        return refused
 
     def _folders(self) -> Iterable[str]:
         yield from self.master.get("pathologies") or {}
@@ -443,7 +446,7 @@ class _Consolidation:
             if self.options.cde_conflict == "master":
                 self.warn(node, code, message + "; it is replaced", "")
             else:
-                fix = "bring the change to the master's file, remove the copy, or replace it with mip_data: {cde_conflict: master}"
+                fix = "bring the change to the master's file, remove the copy, or have it replaced with mip_data: {cde_conflict: master}"
                 self.problem(node, code, message, fix)
 
     def _columns(self, name: str, base: _Base) -> None:
@@ -565,9 +568,9 @@ class _Consolidation:
             "changed": earlier != sha256,
             "datasets": datasets,
         }
-        known = self.handed_out.setdefault(name, [])
-        if all(item["sha256"] != sha256 for item in known):
-            known.append({"sha256": sha256, "model": base.cdes.model, "time": self.now})
+        # The master's until now counts as handed out: a worker that this run does not reach may have it still.
+        self._handed(name, earlier, before)
+        self._handed(name, sha256, base.cdes)
         outcome.targets.setdefault(self.master_name, []).append(name)
         self.changes += earlier != sha256
         for node, told in self.nodes.items():
@@ -575,8 +578,11 @@ class _Consolidation:
             if told.get("state") == "present" and folder is not None:
                 outcome.targets.setdefault(node, []).append(name)
                 self.changes += (folder.get("cdes") or {}).get("sha256") != sha256
-        nodes = [self._structure_node(node, held) for node in sorted(self.nodes)]
-        nodes = [node for node in nodes if node["datasets"]]
+        codes_of: Dict[str, List[str]] = {}
+        for code in sorted(held):
+            for node in {holding.node for holding in held[code]}:
+                codes_of.setdefault(node, []).append(code)
+        nodes = [{"name": node, "datasets": [{"name": code} for code in codes]} for node, codes in sorted(codes_of.items())]
         if nodes:
             outcome.structure.append({"name": name, "nodes": nodes})
         if not entries:
@@ -599,6 +605,11 @@ class _Consolidation:
             }
         )
 
+    def _handed(self, name: str, sha256: str, cdes: Optional[_cdes.Cdes]) -> None:
+        known = self.handed_out.setdefault(name, [])
+        if cdes is not None and all(item["sha256"] != sha256 for item in known):
+            known.append({"sha256": sha256, "model": cdes.model, "time": self.now})
+
     def _dataset(self, code: str, label: str, holdings: List[Holding], enumerated: Mapping[str, str]) -> Dict[str, Any]:
         nodes = list(dict.fromkeys(holding.node for holding in sorted(holdings, key=lambda holding: holding.order)))
         state = "absent"
@@ -606,10 +617,6 @@ class _Consolidation:
             state = "kept" if code in enumerated else "new"
         rows: Rows = sum_of_rows([holding.rows for holding in holdings]) if holdings else "unknown"
         return {"code": code, "label": label, "nodes": nodes, "rows": rows, "state": state}
-
-    def _structure_node(self, node: str, held: Mapping[str, List[Holding]]) -> Dict[str, Any]:
-        codes = sorted(code for code, holdings in held.items() if any(holding.node == node for holding in holdings))
-        return {"name": node, "datasets": [{"name": code} for code in codes]}
 
     def _finish(self) -> None:
         outcome = self.outcome

@@ -124,7 +124,11 @@ class Labels:
         missing = [(keys, label) for keys, label in wanted if self._known(keys) != label]
         if not missing:
             return self.text
-        head = "" if self._tree else (self.text if self.text.strip() else _HEAD)
+        head = ""
+        if not self._tree:
+            # ruamel has nothing to keep the comments of an empty file with.
+            comments = [line for line in self.text.splitlines() if line.lstrip().startswith("#")]
+            head = "".join(line + "\n" for line in comments) or _HEAD
         for keys, label in missing:
             target = self._tree
             for key in keys[:-1]:
@@ -134,7 +138,7 @@ class Labels:
             target[keys[-1]] = label
         stream = io.StringIO()
         _yaml().dump(self._tree, stream)
-        return (head if not head or head.endswith("\n") else head + "\n") + stream.getvalue()
+        return head + stream.getvalue()
 
     def _known(self, keys: Tuple[str, ...]) -> Any:
         value: Any = self.labels
