@@ -189,7 +189,7 @@ class Cdes:
         """
         if self._dataset is None:
             raise CdesError("there is no variable dataset, so no list of datasets can be written")
-        wanted = [(code, label) for code, label in entries]
+        wanted = [(entry[0], entry[1]) for entry in entries]
         enumerations = self._dataset.get("enumerations")
         if isinstance(enumerations, list) and wanted == self.datasets and len(enumerations) == len(wanted):
             return self.content
@@ -215,7 +215,7 @@ def parse(content: bytes) -> Cdes:
     source = _Source(text, mark)
     tree = source.read()
     if not isinstance(tree, dict):
-        raise CdesError("the file holds no object ({...})", *source.position(_space(text, 0)))
+        raise CdesError("the file holds no JSON object", *source.position(_space(text, 0)))
     return Cdes(content, text, tree, source)
 
 

@@ -68,9 +68,9 @@ class Labels:
         except MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             why = " ".join(str(part) for part in (error.context, error.problem) if part) or "it is no YAML"
-            raise self._wrong(why.split("\n")[0], mark.line + 1 if mark else 0, mark.column + 1 if mark else 0) from None
+            raise self._wrong(why.split("\n", 1)[0], mark.line + 1 if mark else 0, mark.column + 1 if mark else 0) from None
         except YAMLError as error:
-            raise self._wrong(str(error).strip().split("\n")[0] or "it is no YAML") from None
+            raise self._wrong(str(error).strip().split("\n", 1)[0] or "it is no YAML") from None
         if self._tree is None:
             self._tree = CommentedMap()
         problems: List[FileError] = []

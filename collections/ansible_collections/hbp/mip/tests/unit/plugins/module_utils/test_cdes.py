@@ -93,8 +93,8 @@ def test_order_is_that_of_the_tree() -> None:
     [
         (b"", 1, 1, "ends where a value"),
         (b"\xef\xbb\xbf", 1, 1, "ends where a value"),
-        (b"[]", 1, 1, "no object"),
-        (b" \n 3", 2, 2, "no object"),
+        (b"[]", 1, 1, "no JSON object"),
+        (b" \n 3", 2, 2, "no JSON object"),
         (b'{"a": 1,\n "b": tru}', 2, 7, "no JSON value"),
         (b'{"a": NaN}', 1, 7, "no JSON value"),
         (b'{"a": -Infinity}', 1, 7, "no JSON value"),
@@ -273,6 +273,11 @@ def test_byte_order_mark_and_surrogates() -> None:
     half = _cdes.parse(b'{"code": "\\ud800", "label": "\\ud83d\\ude00"}')
     assert [finding.code for finding in half.errors] == ["dataset-missing", "surrogate"]
     assert (half.code, half.label) == ("\ufffd", "\U0001f600")
+
+
+def test_numbers_beyond_all_bounds() -> None:
+    cdes = _cdes.parse(b'{"code": "x",\n "x": [1e999, -1e999, 1e-999, 1e308]}')
+    assert [(finding.line, finding.column) for finding in cdes.errors if finding.code == "number-range"] == [(2, 8), (2, 15)]
 
 
 def test_findings_are_limited() -> None:
