@@ -271,7 +271,7 @@ def _stale(federation: Mapping[str, Any], node: str, pathology: str, state: str,
             if finding.get("severity", "error") == "error"
         ]
     compiled_state = found["compiled"]["state"]
-    if compiled_state in ("stale", "unknown"):
+    if compiled_state != "compiled":
         reasons = "; ".join(found["compiled"]["reasons"])
         problems.append(
             problem(node, f"database-{compiled_state}", f"{pathology}: its database is not up to date: {reasons}", f"{call} compile")
