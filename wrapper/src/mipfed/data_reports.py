@@ -181,7 +181,7 @@ def chosen_diffs(report: Mapping[str, Any], diffs: Sequence[tuple[str, str]], *,
     """Return the differences to show, as `{file, diff}`: all, or those of the CDEs that come from the data catalogue."""
     planned = mapping(mapping(report.get("plan")).get("pathologies"))
     fetched = {name for name, entry in planned.items() if mapping(entry).get("source") == "catalogue"}
-    return [{"file": file, "diff": text} for file, text in diffs if everything or fetched & set(file.replace(" ", "/").split("/"))]
+    return [{"file": file, "diff": text} for file, text in diffs if everything or file.split("/")[0] in fetched]
 
 
 def _notes(out: Console, report: Mapping[str, Any]) -> None:

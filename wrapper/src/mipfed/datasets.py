@@ -119,6 +119,7 @@ def structure(session: Session, file: Path | None) -> Outcome:
     outcome.errors = [problem for problem in outcome.errors if problem.task or not problem.code.startswith(("database-", "cdes-"))]
     if outcome.exit_code is ExitCode.CHECK and not outcome.errors:
         outcome.exit_code = ExitCode.OK
+    _away_first(outcome)
     away = [str(name) for name in report.get("away") or ()]
     entries = report.get("structure")
     outcome.result = {"structure": entries, "complete": entries is not None and not away, "file": None}

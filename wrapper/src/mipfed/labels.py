@@ -11,9 +11,8 @@ A consolidation records every label in use there, so that a hospital that is awa
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,13 +26,6 @@ if TYPE_CHECKING:
     from mipfed.inventory import Source
 
 FILE = "labels.yml"
-LONGEST = 200
-_KEYS = ("pathologies", "datasets")
-_NEW = """\
-# Labels of pathologies and datasets, as the portal shows them. What is written here goes before what the metadata say.
-# pathologies: {CODE: label}
-# datasets: {PATHOLOGY: {CODE: label}}
-"""
 
 
 @dataclass(frozen=True)
@@ -56,111 +48,37 @@ def path(source: Source) -> Path:
     return source.folder / FILE
 
 
-def _yaml() -> Any:
-    from ruamel.yaml import YAML
-
-    yaml = YAML(typ="rt")
-    yaml.preserve_quotes = True
-    yaml.width = 4096
-    return yaml
-
-
-def wrong_label(text: Any) -> str:
-    """Return why something is no label; empty when it is one."""
-    if not isinstance(text, str):
-        return f"a label is text; put {text!r} into quotes" if isinstance(text, (bool, int, float)) else "a label is text"
-    if not text.strip():
-        return "a label is not empty"
-    if re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", text):
-        return "a label is one line without control characters"
-    return f"a label has at most {LONGEST} characters" if len(text) > LONGEST else ""
+@contextlib.contextmanager
+def _told(code: ExitCode, error: type[Exception]) -> Iterator[None]:
+    """Turn what the collection says of the file into the command's errors."""
+    try:
+        yield
+    except error as found:
+        reasons: list[tuple[str, str]] = getattr(found, "problems", [(str(found), "")])
+        name = code.name.lower()
+        raise MipfedError(code, [Problem(name, message, next=fix[:1].upper() + fix[1:]) for message, fix in reasons]) from None
 
 
-def load(file: Path) -> Any:
-    """Read a label file with its comments; an absent or empty one is an empty mapping.
+def _read(file: Path) -> Any:
+    """Return the label file, read by the collection's own reader.
 
     :raises MipfedError: CONFIGURATION with everything that is wrong: file, line, column, why.
     """
-    from ruamel.yaml.comments import CommentedMap
-    from ruamel.yaml.error import MarkedYAMLError, YAMLError
-
-    def refused(message: str, line: int = 0, column: int = 0) -> Problem:
-        place = f"{paths.shown(file)}{f':{line}:{column}' if line else ''}"
-        return Problem("configuration", f"{place}: {message}", next=f"Correct {paths.shown(file)}")
-
-    def give_up(*found: Problem) -> MipfedError:
-        return MipfedError(ExitCode.CONFIGURATION, list(found))
-
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        return CommentedMap()
-    except OSError as error:
-        raise give_up(refused(f"cannot be read: {error.strerror}")) from None
-    except UnicodeDecodeError as error:
-        raise give_up(refused(f"is not UTF-8 (byte {error.start})")) from None
-    try:
-        data = _yaml().load(text)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        why = " ".join(str(part) for part in (error.context, error.problem) if part) or "is no YAML"
-        raise give_up(refused(why.split("\n")[0], mark.line + 1 if mark else 0, mark.column + 1 if mark else 0)) from None
-    except YAMLError as error:
-        raise give_up(refused(str(error).strip().split("\n")[0] or "is no YAML")) from None
-    if data is None:
-        # Comments alone; ruamel gives nothing to keep them with.
-        data = CommentedMap()
-        data.yaml_set_start_comment("\n".join(line.removeprefix("#").removeprefix(" ") for line in text.strip().splitlines()))
-        return data
-    problems: list[Problem] = []
-
-    def each(value: Any, where: str, line: int, column: int) -> list[tuple[str, Any, int, int]]:
-        """Return key, value, line and column of a mapping's entries."""
-        if value is None:
-            return []
-        if not isinstance(value, CommentedMap):
-            problems.append(refused(f"{where}expected names with labels, not {_kind(value)}", line, column))
-            return []
-        found = []
-        for key in value:
-            at = (value.lc.key(key)[0] + 1, value.lc.key(key)[1] + 1) if key in (value.lc.data or {}) else (line, column)
-            if not isinstance(key, str):
-                problems.append(refused(f"{where}the name {key!r} is not text; put it into quotes", *at))
-            else:
-                found.append((key, value[key], *at))
-        return found
-
-    def label(value: Any, where: str, line: int, column: int) -> None:
-        if why := wrong_label(value):
-            problems.append(refused(f"{where}: {why}", line, column))
-
-    for section, content, line, column in each(data, "", 1, 1):
-        if section not in _KEYS:
-            problems.append(refused(f"unknown key {section!r}; known: {', '.join(_KEYS)}", line, column))
-            continue
-        for name, inner, *at in each(content, f"{section}: ", line, column):
-            if section == "pathologies":
-                label(inner, f"{section}.{name}", *at)
-            else:
-                for code, text_, *place in each(inner, f"{section}.{name}: ", *at):
-                    label(text_, f"{section}.{name}.{code}", *place)
-    if problems:
-        raise give_up(*problems)
-    return data
-
-
-def _kind(value: Any) -> str:
-    return "a list" if isinstance(value, list) else "a text" if isinstance(value, str) else f"{value!r}"
+    module = paths.collection_module("module_utils._labels")
+    found = module.Labels(paths.shown(file))
+    with _told(ExitCode.CONFIGURATION, module.FileError):
+        found.read()
+    return found
 
 
 def known(file: Path) -> tuple[list[str], dict[str, list[str]]]:
     """Return the pathologies that a label file names, and their datasets.
 
-    :raises MipfedError: CONFIGURATION, as `load`.
+    :raises MipfedError: CONFIGURATION with everything that is wrong: file, line, column, why.
     """
-    data = load(file)
-    datasets = {str(name): [str(code) for code in codes or ()] for name, codes in (data.get("datasets") or {}).items()}
-    return sorted({*(str(name) for name in data.get("pathologies") or ()), *datasets}), datasets
+    found = _read(file).labels
+    datasets = {name: list(codes) for name, codes in found["datasets"].items()}
+    return sorted({*found["pathologies"], *datasets}), datasets
 
 
 def keys(plan: Mapping[str, Any]) -> list[Key]:
@@ -180,6 +98,7 @@ def ask(wanted: Sequence[Key], answer: Callable[[str], str]) -> dict[Key, str]:
     :arg answer: shows a prompt and returns what was typed.
     :returns: the labels that are to change.
     """
+    wrong_label = paths.collection_module("module_utils._consolidation").wrong_label
     given: dict[Key, str] = {}
     for key in wanted:
         nodes = f" ({', '.join(key.nodes)})" if key.nodes else ""
@@ -206,34 +125,27 @@ def unanswered(file: Path, wanted: Sequence[Key], again: str) -> MipfedError:
 
 def _scalar(text: str) -> str:
     """Return a text as YAML on one line."""
-    stream = io.StringIO()
-    _yaml().dump([text], stream)
-    return stream.getvalue().strip().removeprefix("- ")
+    import yaml
+
+    return yaml.safe_dump(text, allow_unicode=True, width=4096, default_style=None).removesuffix("\n...\n").strip()
 
 
 def write(file: Path, labels: Mapping[Key, str]) -> bool:
     """Put labels into the file; everything else in it, comments too, stays. Written beside and renamed.
 
     :returns: whether the file was written.
-    :raises MipfedError: CONFIGURATION, as `load`; FAILED when it cannot be written.
+    :raises MipfedError: CONFIGURATION when it cannot be read, FAILED when it cannot be written.
     """
     if not labels:
         return False
-    data = load(file)
-    if not data and not file.exists():
-        data.yaml_set_start_comment("\n".join(line.removeprefix("# ") for line in _NEW.strip().splitlines()))
+    found = _read(file)
+    wanted: dict[str, dict[str, Any]] = {"pathologies": {}, "datasets": {}}
     for key, text in labels.items():
-        section = "datasets" if key.dataset else "pathologies"
-        target = data[section] if data.get(section) is not None else data.setdefault(section, {})
-        if target is None:
-            target = data[section] = {}
         if key.dataset:
-            if target.get(key.pathology) is None:
-                target[key.pathology] = {}
-            target[key.pathology][key.dataset] = text
+            wanted["datasets"].setdefault(key.pathology, {})[key.dataset] = text
         else:
-            target[key.pathology] = text
-    stream = io.StringIO()
-    _yaml().dump(data, stream)
-    paths.write_atomically(file, stream.getvalue())
+            wanted["pathologies"][key.pathology] = text
+    module = paths.collection_module("module_utils._labels")
+    with _told(ExitCode.FAILED, module.FileError):
+        module.write(str(file), found.with_labels(wanted))
     return True
