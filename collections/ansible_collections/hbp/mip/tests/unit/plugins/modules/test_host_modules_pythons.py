@@ -5,10 +5,14 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 import os
 import shutil
 import sqlite3
 import subprocess
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +55,15 @@ def test_modules_run(version: str, tmp_path: Path) -> None:
         connection.execute("CREATE TABLE DATA(dataset TEXT)")
         connection.executemany("INSERT INTO DATA VALUES(?)", [("edsd",)] * 12)
     assert run("dataset_info", data_dir=str(tmp_path / "data"))["pathologies"]["dementia"]["datasets"] == {"edsd": 12}
+    content = json.dumps({"code": "dementia", "variables": []}).encode()
+    packed = {"content": base64.b64encode(zlib.compress(content)).decode(), "sha256": hashlib.sha256(content).hexdigest()}
+    files = [{"path": "dementia/CDEsMetadata.json", **packed}]
+    assert run("data_files", root=str(tmp_path / "data"), files=files)["changed"]
+    (tmp_path / "data" / "dementia" / "a.csv").write_bytes(b"age,dataset\r\n" + b"50,edsd\r\n" * 12 + b'"6\n0",edsd\r\n\xff\x00,"x\n')
+    found = run("dataset_info", data_dir=str(tmp_path / "data"), mode="files")["pathologies"]["dementia"]
+    assert found["cdes"]["sha256"] == packed["sha256"] and found["compiled"]["state"] == "unknown"
+    assert found["files"]["a.csv"]["datasets"] == {"edsd": 13} and found["files"]["a.csv"]["rows"] == ">=13"
+    assert {item["code"] for item in found["files"]["a.csv"]["findings"]} == {"encoding", "zero-byte", "unclosed-quote"}
     if os.geteuid() == 0:
         listening = run("overlay_probe", mode="listen", node="a", pid=os.getpid(), address="127.0.0.1", lifetime=20)
         assert listening["ready"]
