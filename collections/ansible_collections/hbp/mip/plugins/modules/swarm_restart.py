@@ -331,15 +331,16 @@ def main() -> None:
     )
     names: List[str] = module.params["services"]
     project = module.params["project"]
-    virgin: Dict[str, Any] = {"changed": bool(names), "restarted": names, "services": []}
-    client = open_engine(module, "would restart %d services" % len(names), virgin)
+    # What there is to do where there is no swarm yet.
+    first = [] if module.params["skip_absent"] else names
+    virgin: Dict[str, Any] = {"changed": bool(first), "restarted": first, "services": []}
+    would = "would restart %d services" % len(first)
+    client = open_engine(module, would, virgin)
     try:
         with engine_call("read the state of the engine"):
             local = _swarm.local_state(client)
-        if module.check_mode and local.state == _swarm.NONE:
-            module.exit_json(msg="would restart %d services once the swarm exists" % len(names), **virgin)
-        if module.params["skip_absent"] and local.state == _swarm.NONE:
-            module.exit_json(msg="There is no swarm yet", changed=False, restarted=[], services=[])
+        if local.state == _swarm.NONE and (module.check_mode or not first):
+            module.exit_json(msg="%s once the swarm exists" % would, **virgin)
         _swarm.require_manager(local)
         turn = None if module.check_mode else wait_for_turn(project, 2 * module.params["timeout"])
         older_than = {name: seconds_of(value, "older_than.%s" % name) for name, value in module.params["older_than"].items()}

@@ -96,9 +96,20 @@ def alone(cluster: Engines) -> Iterator[Engines]:
 
 
 @pytest.fixture(scope="module")
-def swarm(cluster: Engines, image: str) -> Iterator[Swarm]:
-    """A swarm of two engines with names and a network."""
-    manager, worker, spare = cluster.engines
+def mixed() -> Iterator[Engines]:
+    """A newer engine (26.1) and an older one (20.10), in no swarm."""
+    if os.geteuid():
+        pytest.skip("engines need root")
+    try:
+        engines = Engines(2, newer=(0,))
+    except EnginesError as error:
+        pytest.skip(str(error))
+    yield engines
+    engines.close()
+
+
+def form_swarm(manager: Engine, worker: Engine) -> tuple[str, dict[str, str]]:
+    """Make a swarm of two engines. Returns its id, and the ids of its nodes by the names that they get."""
     first = succeed("swarm_member", manager, init=True, role="manager", advertise_addr=manager.address)
     token = succeed("swarm_token", manager)
     second = succeed(
@@ -106,8 +117,16 @@ def swarm(cluster: Engines, image: str) -> Iterator[Swarm]:
     )  # fmt: skip
     ids = {"ms": first["node_id"], "wk-1": second["node_id"]}
     succeed("swarm_nodes", manager, nodes=[{"node_id": node_id, "name": name} for name, node_id in ids.items()])
+    return first["cluster_id"], ids
+
+
+@pytest.fixture(scope="module")
+def swarm(cluster: Engines, image: str) -> Iterator[Swarm]:
+    """A swarm of two engines with names and a network."""
+    manager, worker, spare = cluster.engines
+    cluster_id, ids = form_swarm(manager, worker)
     succeed("swarm_network", manager, name=NETWORK, subnet="10.20.30.0/24", encrypted=False)
-    yield Swarm(manager, worker, spare, first["cluster_id"], ids, image)
+    yield Swarm(manager, worker, spare, cluster_id, ids, image)
     for engine in cluster.engines:
         engine.leave_swarm()
 

@@ -363,6 +363,9 @@ def test_without_an_engine(tmp_path: Path, alone: Engines) -> None:
         assert planned.changed
         if module not in ("swarm_member", "swarm_nodes"):
             assert "this node is in no swarm" in refuse(module, alone[0], **arguments)
+    for check in (True, False):
+        nothing = succeed("swarm_restart", alone[0], check=check, **wanted["swarm_restart"], skip_absent=True)
+        assert (nothing.changed, nothing["restarted"]) == (False, [])
     info = call("swarm_info", alone[0], docker_host=f"unix://{tmp_path}/docker.sock")
     assert not info.failed
     assert info["local_state"] == "none"

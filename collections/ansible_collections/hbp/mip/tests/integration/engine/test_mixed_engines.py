@@ -6,30 +6,15 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from ansible_collections.hbp.mip.tests.helpers.engines import Engines, EnginesError
+from ansible_collections.hbp.mip.tests.helpers.engines import Engines
 
 from .conftest import NETWORK, quad, refuse, succeed
 
 pytestmark = pytest.mark.engine
-
-
-@pytest.fixture(scope="module")
-def mixed() -> Iterator[Engines]:
-    """A newer engine and an older one."""
-    if os.geteuid():
-        pytest.skip("engines need root")
-    try:
-        engines = Engines(2, newer=(0,))
-    except EnginesError as error:
-        pytest.skip(str(error))
-    yield engines
-    engines.close()
 
 
 def test_every_module(mixed: Engines) -> None:

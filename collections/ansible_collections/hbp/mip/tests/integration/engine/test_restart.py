@@ -6,18 +6,17 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ansible_collections.hbp.mip.tests.helpers.engines import Engine, Engines, EnginesError, wait_for
+from ansible_collections.hbp.mip.tests.helpers.engines import Engine, Engines, wait_for
 from ansible_collections.hbp.mip.tests.helpers.modules import Result
 
-from .conftest import Swarm, call, refuse, succeed
+from .conftest import Swarm, call, form_swarm, refuse, succeed
 
 pytestmark = pytest.mark.engine
 PROJECT_LABEL = "eu.humanbrainproject.mip.federation"
@@ -121,30 +120,11 @@ def test_restart(swarm: Swarm, clean: Callable[[], None]) -> None:
     whole_story(swarm.manager, swarm.worker, swarm.image)
 
 
-@pytest.fixture
-def mixed() -> Iterator[Engines]:
-    """A newer engine (26.1) that manages an older one (20.10)."""
-    if os.geteuid():
-        pytest.skip("engines need root")
-    try:
-        engines = Engines(2, newer=(0,))
-    except EnginesError as error:
-        pytest.skip(str(error))
-    yield engines
-    engines.close()
-
-
 def test_restart_on_mixed_engines(mixed: Engines) -> None:
     """The same on a newer manager."""
     manager, worker = mixed.engines
     image = mixed.build_image("tiny:1.0")
-    first = succeed("swarm_member", manager, init=True, role="manager", advertise_addr=manager.address)
-    token = succeed("swarm_token", manager)
-    second = succeed(
-        "swarm_member", worker, advertise_addr=worker.address, join_token=token["token"], remote_addrs=token["remote_addrs"]
-    )  # fmt: skip
-    names = [{"node_id": first["node_id"], "name": "ms"}, {"node_id": second["node_id"], "name": "wk-1"}]
-    succeed("swarm_nodes", manager, nodes=names)
+    form_swarm(manager, worker)
     whole_story(manager, worker, image)
 
 
