@@ -10,6 +10,7 @@ looks like a code; a number of rows below the privacy threshold is told as such,
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import json
 import os
@@ -37,6 +38,7 @@ Told = Union[int, str]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _COLUMN = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+_OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _BUSY_SECONDS = 2.0
 _SHOWN = 10
 
@@ -251,7 +253,8 @@ class Inventory:
 class Files(Inventory):
     """Looks at a data folder, with all that a consolidation needs to know of the metadata and the CSV files.
 
-    A CSV file is read once, for its hash and its rows. Links are not followed, and nothing but a plain file is opened for good.
+    A CSV file is read once, for its hash and its rows. Links out of the data folder are not followed, and nothing but a plain file
+    is read.
 
     :arg policy: the compile policy that the databases should have; empty leaves it out of the comparison.
     :arg metadata_only: this node's databases should have no rows (the master's).
@@ -372,7 +375,7 @@ class Files(Inventory):
             names = self._plain_names(name, path, entries)
             for entry_name in names[:MOST_FILES]:
                 try:
-                    found[entry_name] = self._read(folder, entry_name)
+                    found[entry_name] = self._read(folder, path, entry_name)
                 except _Unusable as error:
                     self.problem(error.code, name, "%s %s" % (os.path.join(path, entry_name), error), error.fix)
                 except OSError as error:
@@ -396,8 +399,10 @@ class Files(Inventory):
         for entry in entries:
             looks = entry.name.lower().endswith(".csv")
             if entry.is_symlink():
-                # CDEsMetadata.json and datasets.db are judged where they are read.
-                if entry.name not in (_compiled.CDES, _compiled.DATABASE):
+                # Those of files that are read are judged there.
+                if _csv.FILE_NAME.fullmatch(entry.name):
+                    names.append(entry.name)
+                elif entry.name not in (_compiled.CDES, _compiled.DATABASE):
                     links.append(entry.name)
             elif entry.is_dir(follow_symlinks=False):
                 if looks or not (entry.name.startswith(".") or entry.name == "lost+found"):
@@ -405,7 +410,7 @@ class Files(Inventory):
             elif looks:
                 (names if _csv.FILE_NAME.fullmatch(entry.name) else odd).append(entry.name)
         for code, what, fix, those in (
-            ("symlink", "%s symbolic links, which are not followed: %s", "put the files themselves there", links),
+            ("symlink", "%s symbolic links, which are not followed: %s", "remove them, or put there what they lead to", links),
             ("sub-folder", "%s folders, which are not looked into: %s", "put the CSV files beside CDEsMetadata.json", folders),
             (
                 "file-name",
@@ -420,11 +425,32 @@ class Files(Inventory):
                 self.problem(code, name, "%s holds " % path + what % (len(those), shown), fix)
         return names
 
-    def _read(self, folder: int, name: str) -> tuple[_csv.Summary, os.stat_result]:
+    def _open(self, folder: int, path: str, name: str) -> int:
+        """Open a file of a folder without waiting for anything; a link only where it stays inside the data folder."""
         try:
-            handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=folder)
+            return os.open(name, _OPEN, dir_fd=folder)
         except FileNotFoundError:
             raise _Unusable("files-changing", "vanished while the folder was looked at", "look again when nobody works there") from None
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+        root = os.path.realpath(self.data_dir)
+        real = os.path.realpath(os.path.join(path, name))
+        outside = _Unusable("symlink", "is a symbolic link out of the data folder and was not followed", "put the file itself there")
+        if os.path.commonpath([root, real]) != root:
+            raise outside
+        try:
+            handle = os.open(real, _OPEN)
+        except FileNotFoundError:
+            raise _Unusable("symlink", "is a symbolic link that leads to nothing", "remove it") from None
+        # A folder on the way may have become a link in the meantime.
+        if os.path.commonpath([root, os.readlink("/proc/self/fd/%d" % handle)]) != root:
+            os.close(handle)
+            raise outside
+        return handle
+
+    def _read(self, folder: int, path: str, name: str) -> tuple[_csv.Summary, os.stat_result]:
+        handle = self._open(folder, path, name)
         with os.fdopen(handle, "rb", buffering=0) as stream:
             before = os.fstat(handle)
             if not stat.S_ISREG(before.st_mode):

@@ -35,8 +35,7 @@ options:
   mode:
     description:
       - What to look at; V(databases) are the compiled ones that the engine reads.
-      - With V(files) also the metadata and the CSV files, each of which is read once as a whole. Their symbolic links are not
-        followed at all.
+      - With V(files) also the metadata and the CSV files, each of which is read once as a whole.
     type: str
     choices: [databases, files]
     default: databases

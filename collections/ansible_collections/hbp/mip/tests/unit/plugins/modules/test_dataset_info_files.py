@@ -210,13 +210,36 @@ def test_names_and_kinds_of_files(folder: Path) -> None:
     began = time.monotonic()
     result = look(folder)
     assert time.monotonic() - began < 20
-    assert sorted(result["pathologies"]["dementia"]["files"]) == ["B-2_x.csv", "a.csv"] and result["codes"] == {"dementia": ["edsd"]}
+    assert sorted(result["pathologies"]["dementia"]["files"]) == ["B-2_x.csv", "a.csv", "inside.csv"] and result["codes"] == {
+        "dementia": ["edsd"]
+    }
     messages = {problem["code"]: problem["message"] for problem in result["problems"]}
-    assert sorted(codes(result)) == ["file-name", "file-unusable", "sub-folder", "symlink"]
-    assert "holds 8 files" in messages["file-name"] and "'upper.CSV'" in messages["file-name"] and "holds 4 symb" in messages["symlink"]
+    links = [problem["message"].replace(str(folder), "") for problem in result["problems"] if problem["code"] == "symlink"]
+    assert sorted(codes(result)) == ["file-name", "file-unusable", "sub-folder", "symlink", "symlink", "symlink"]
+    assert links == [
+        " holds 1 symbolic links, which are not followed: 'linked'",
+        "/dangling.csv is a symbolic link that leads to nothing",
+        "/out.csv is a symbolic link out of the data folder and was not followed",
+    ]
+    assert "holds 8 files" in messages["file-name"] and "'upper.CSV'" in messages["file-name"]
     assert "'dir.csv', 'sub'" in messages["sub-folder"] and "fifo.csv is not a plain file" in messages["file-unusable"]
     text = json.dumps(result, ensure_ascii=False)
     assert "\x1b" not in text and "\\u001b" not in text and "a" * 65 not in text and "secret" not in text and "hidden=" not in text
+
+
+def test_links_that_leave_the_folder_on_the_way(folder: Path) -> None:
+    outside = folder.parent.parent / "outside"
+    outside.mkdir()
+    (outside / "x.csv").write_text("dataset\n" + "secret\n" * 20)
+    (folder.parent / "way").symlink_to(outside)
+    (folder / "a.csv").symlink_to("../way/x.csv")
+    (folder / "b.csv").symlink_to("b.csv")
+    (folder / "c.csv").symlink_to("/dev/zero")
+    (folder / "d.csv").symlink_to("sub")
+    (folder / "sub").mkdir()
+    result = look(folder)
+    assert result["pathologies"]["dementia"]["files"] == {} and "secret" not in json.dumps(result)
+    assert codes(result) == ["sub-folder", "symlink", "file-unusable", "symlink", "file-unusable", "symlink"]
 
 
 def test_a_link_as_pathology_is_not_followed(folder: Path) -> None:
