@@ -214,6 +214,14 @@ def _check_values(config: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]],
     portainer = expose["portainer"]
     if portainer["allow"] and not (portainer["certificate"] and portainer["key"]):
         errors.append("mip_expose.portainer: it is served with TLS only; set certificate and key to PEM files on the master")
+    firewall = config["mip_firewall"]
+    for key in ("engine_allow", "controllers", "ipsec_others"):
+        for entry in firewall[key]:
+            network = _network(entry, f"mip_firewall.{key}", errors)
+            if network and network.prefixlen == 0:
+                errors.append(f"mip_firewall.{key}: {entry} is everyone; name the addresses")
+    if firewall["rollback_seconds"] < 20:
+        errors.append(f"mip_firewall.rollback_seconds: {firewall['rollback_seconds']} is too short to come back in; use 20 or more")
     catalogue = config["mip_data"]["catalogue"]
     if catalogue["timeout_seconds"] <= 0 or catalogue["retries"] < 0:
         errors.append("mip_data.catalogue: timeout_seconds must be more than 0, and retries 0 or more")
