@@ -119,9 +119,7 @@ def socket_tables() -> dict[tuple[str, int], list[tuple[str, str]]]:
 
 
 def owner(inode: str) -> str:
-    """The program that has a socket, as `dockerd (pid 812)`; for the kernel's own sockets `the kernel`."""
-    if inode == "0":
-        return "the kernel"
+    """The program that has a socket, as `dockerd (pid 812)`; for the kernel's own, such as VXLAN's, `the kernel`."""
     wanted = "socket:[%s]" % inode
     for process in os.listdir("/proc"):
         if not process.isdigit():
@@ -133,7 +131,7 @@ def owner(inode: str) -> str:
                     if os.readlink(os.path.join(folder, descriptor)) == wanted:
                         with open("/proc/%s/comm" % process, encoding="utf-8", errors="replace") as stream:
                             return "%s (pid %s)" % (stream.read().strip(), process)
-    return "an unknown program"
+    return "the kernel"
 
 
 def who_has(protocol: str, port: int, address: str, tables: dict[tuple[str, int], list[tuple[str, str]]]) -> str:

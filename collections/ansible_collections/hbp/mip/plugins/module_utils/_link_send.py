@@ -473,11 +473,14 @@ def throughput(run: _link_wire.Run, target: dict[str, Any], address: str, second
                 answer += piece
                 piece = endpoint.recv(64)
             took = time.monotonic() - started
+        except (BrokenPipeError, ConnectionResetError):
+            result["error"] = "TCP port %d: the other side closed the connection; it is not this run's listener, or its time is over" % port
+            return result
         except OSError as error:
             result["error"] = "TCP port %d: %s" % (port, error.strerror or error)
             return result
     if len(answer) != 24 or answer[:16] != run.reply(request, identity, port):
-        result["error"] = "TCP port %d: the answer is not that of this run's listener" % port
+        result["error"] = "TCP port %d: what answers is not this run's listener" % port
         return result
     (result["bytes"],) = struct.unpack("!Q", answer[16:])
     result["seconds"] = round(took, 3)

@@ -229,17 +229,21 @@ class _Answers:
                 return found
         return {}
 
-    def flow(self, name: str, client: str, client_port: int, port: int, sequence: int | None) -> Mapping[str, Any] | None:
-        """The start of a connection as a node saw it: by its number, or by where it came from."""
-        flows = [flow for flow in (self.collected.get(name) or {}).get("flows", ()) if flow["port"] == port]
-        for flow in flows:
-            if sequence is not None and flow["sequence"] == sequence:
-                found: Mapping[str, Any] = flow
-                return found
-        for flow in flows:
-            if (flow["client"], flow["client_port"]) == (client, client_port):
-                return dict(flow)
-        return None
+    def left(self, check: Check, local_port: int) -> Mapping[str, Any] | None:
+        """The start of a connection as its sender's card saw it, behind an address translation of the sender itself."""
+        where = self.address(check.receiver), local_port, check.port
+        return next((flow for flow in self._flows(check.sender) if (flow["server"], flow["client_port"], flow["port"]) == where), None)
+
+    def came(self, check: Check, local_port: int, sequence: int | None) -> Mapping[str, Any] | None:
+        """The same as the receiver's card saw it: known by its number, or by where it came from."""
+        flows = [flow for flow in self._flows(check.receiver) if flow["port"] == check.port]
+        where = self.address(check.sender), local_port
+        by_number = (flow for flow in flows if sequence is not None and flow["sequence"] == sequence)
+        return next(by_number, None) or next((flow for flow in flows if (flow["client"], flow["client_port"]) == where), None)
+
+    def _flows(self, name: str) -> Sequence[Mapping[str, Any]]:
+        flows: Sequence[Mapping[str, Any]] = (self.collected.get(name) or {}).get("flows", ())
+        return flows
 
 
 def _icmp_words(entries: Iterable[Mapping[str, Any]], answers: _Answers) -> str:
@@ -323,14 +327,14 @@ def _tcp(check: Check, answers: _Answers) -> _Verdict:
     tried = next((item for item in result.get("tcp", ()) if item["port"] == check.port), None)
     if tried is None:
         return _Verdict("not-measured", f"{sender}: {answers.why_mute(sender) or 'it did not try'}")
-    left = answers.flow(sender, answers.address(sender), tried["local_port"], check.port, None)
-    came = answers.flow(receiver, answers.address(sender), tried["local_port"], check.port, left["sequence"] if left else None)
+    left = answers.left(check, tried["local_port"])
+    came = answers.came(check, tried["local_port"], left["sequence"] if left else None)
     out, into = (left or {}).get("events", {}), (came or {}).get("events", {})
     deaf = answers.why_deaf(receiver)
     listening = answers.port(receiver, "tcp", check.port)
     told = _icmp_words(tried["icmp"], answers)
     connected = tried["result"] == "connected"
-    if connected and not came and not deaf and not answers.uncertain(receiver):
+    if connected and not came and tried["answer"] != "right" and not deaf and not answers.uncertain(receiver):
         return _Verdict(
             "intercepted",
             f"something answers in the place of {receiver}: a connection was made, of which nothing arrived there",
