@@ -61,6 +61,8 @@ def consolidate(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Repor
         )
         for entry in answered.get("problems", ())
     ]
+    if "msg" in answered and "catalogue" not in answered:
+        problems.append(problem(pusher, "catalogue-not-asked", f"{answered['msg']} (the CDEs that the master has were used)", ""))
     members = _by_kind(federation, "master") + _by_kind(federation, "worker")
     report: Report = {
         "plan": done.get("plan"),

@@ -100,6 +100,11 @@ def test_a_catalogue_that_failed_is_told_though_the_local_cde_was_used() -> None
     assert "tbi" in report["problems"][0]["message"]
 
 
+def test_a_catalogue_that_could_not_even_be_asked_is_told() -> None:
+    report = consolidated(DONE, {"ms": {"held": {}}, "a": {"held": {}}, "ui": {"portal": {}}}, {"msg": "host: empty", "failed": False})
+    assert codes(report) == [("pusher", "catalogue-not-asked")]
+
+
 # --- compile -------------------------------------------------------------------------------------------------------------------
 
 
