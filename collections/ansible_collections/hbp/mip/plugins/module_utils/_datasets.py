@@ -349,16 +349,16 @@ class Files(Inventory):
             )
         found.update(
             valid=not errors,
-            code=parsed.code,
-            label=parsed.label,
-            version=parsed.version,
             model=parsed.model,
             variables=parsed.digests,
             datasets=[list(entry) for entry in parsed.datasets],
             findings=[finding._asdict() for finding in parsed.findings],
         )
-        if self.cdes_content:
-            found["content"] = base64.b64encode(zlib.compress(content, 9)).decode("ascii")
+        # A JSON file without variables is something else under this name, and its texts could be a patient's.
+        if "variables" in parsed.tree or "groups" in parsed.tree:
+            found.update(code=parsed.code, label=parsed.label, version=parsed.version)
+            if self.cdes_content:
+                found["content"] = base64.b64encode(zlib.compress(content, 9)).decode("ascii")
         return found, parsed
 
     def _files(self, name: str, path: str, parsed: Optional[_cdes.Cdes]) -> dict[str, tuple[_csv.Summary, os.stat_result]]:
@@ -444,7 +444,11 @@ class Files(Inventory):
         except FileNotFoundError:
             raise _Unusable("symlink", "is a symbolic link that leads to nothing", "remove it") from None
         # A folder on the way may have become a link in the meantime.
-        if os.path.commonpath([root, os.readlink("/proc/self/fd/%d" % handle)]) != root:
+        try:
+            inside = os.path.commonpath([root, os.readlink("/proc/self/fd/%d" % handle)]) == root
+        except OSError:
+            inside = False
+        if not inside:
             os.close(handle)
             raise outside
         return handle

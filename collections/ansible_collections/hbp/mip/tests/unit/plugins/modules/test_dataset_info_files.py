@@ -392,13 +392,20 @@ def test_no_canary_leaves_the_node(folder: Path) -> None:
         connection.execute("CREATE TABLE DATA(dataset TEXT, name TEXT)")
         connection.executemany("INSERT INTO DATA VALUES('edsd', ?)", [(canary(),) for _number in range(20)])
     connection.close()
-    for metadata in (None, json.dumps({"patients": [{"name": canary(), "n": 1}]}), canary(), f'{{"code": "{canary()}', ""):
+    for metadata in (
+        None,
+        json.dumps({"patients": [{"name": canary(), "n": 1}], "code": canary(), "label": canary()}),
+        canary(),
+        f'{{"code": "{canary()}',
+        "",
+    ):
         if metadata is not None:
             (folder / "CDEsMetadata.json").write_text(metadata)
-        for more in ({}, {"cdes_content": metadata is None}, {"_ansible_verbosity": 4, "_ansible_debug": True}):
+        for more in ({}, {"cdes_content": True, "_ansible_verbosity": 4, "_ansible_debug": True}):
             process = start_module("dataset_info", {"data_dir": str(folder.parent), "mode": "files", **more})
             out, err = process.communicate(timeout=120)
             assert process.returncode == 0, (out, err)
+            assert metadata is None or '"content"' not in out
             assert not re.search("C.?N.?R.?[0-9]", out + err, re.IGNORECASE), re.findall("[^{}]*C.?N.?R.?[0-9][^{}]*", out + err)[:3]
     result = look(folder)
     assert len(result["pathologies"]["dementia"]["files"]) == len(list(broken_files())) and result["codes"] == {"dementia": ["edsd"]}
