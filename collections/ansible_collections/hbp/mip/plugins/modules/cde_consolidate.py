@@ -60,7 +60,9 @@ options:
     type: path
     required: true
   drop_absent:
-    description: Drop the datasets of nodes that are away or disabled.
+    description: >-
+      Drop the datasets of nodes that are away or disabled. They are forgotten, and so come back when the node answers again and
+      not before; their labels stay.
     type: bool
     default: false
   shared_datasets:

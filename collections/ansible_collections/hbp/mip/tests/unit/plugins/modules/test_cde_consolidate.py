@@ -10,6 +10,7 @@ import copy
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,42 @@ def test_whole_run(place: dict[str, str]) -> None:
     assert second["contents"] == first["contents"] and second["portal"] == first["portal"]
     assert [path.stat().st_mtime_ns for path in (labels, record)] == [1, 1], "nothing is written"
     assert sorted(path.name for path in labels.parent.iterdir()) == ["labels.yml", "state"] and len(list(record.parent.iterdir())) == 1
+
+
+def test_with_what_dataset_info_really_tells(tmp_path: Path, place: dict[str, str]) -> None:
+    """The samples lie at three hospitals and on the master; what comes out is put there; then nothing is left to do."""
+    folders = {node: tmp_path / "nodes" / node for node in ("ms", "hospital-a", "hospital-b", "hospital-c")}
+    for number, name in enumerate(("dementia", "mentalhealth", "tbi")):
+        for node in ("ms", list(folders)[number + 1]):
+            shutil.copytree(SAMPLES / name, folders[node] / name)
+        for csv in (folders["ms"] / name).glob("*.csv"):
+            csv.unlink()
+
+    def held() -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for node, folder in folders.items():
+            told = run_module("dataset_info", {"data_dir": str(folder), "mode": "files", "cdes_content": node == "ms"})
+            assert not told.failed, told.msg
+            found[node] = {"state": "present", "pathologies": told["pathologies"], "problems": told["problems"]}
+        return {"master": {"name": "ms", **found.pop("ms")}, "nodes": found}
+
+    first = consolidate(held(), place)
+    assert not first.failed, first.msg
+    assert _consolidation.unpacked(first["portal"]["content"]) == (SAMPLES / "expected" / "samples.json").read_bytes()
+    assert {notice["code"] for notice in first["notices"]} == {"cdes-type"}
+    for node, names in first["targets"].items():
+        for name in names:
+            (folders[node] / name / "CDEsMetadata.json").write_bytes(_consolidation.unpacked(first["contents"][name]["content"]))
+    second = consolidate(held(), place)
+    assert not second.failed and not second.changed and second["plan"]["changes"] == 0
+    with (folders["hospital-c"] / "tbi" / "CDEsMetadata.json").open("a", encoding="utf-8") as stream:
+        stream.write("}")
+    (folders["hospital-a"] / "dementia" / "link.csv").symlink_to("/etc/passwd")
+    third = consolidate(held(), place)
+    assert [(problem["node"], problem["code"]) for problem in third["problems"]] == [
+        ("hospital-a", "symlink"),
+        ("hospital-c", "cdes-invalid"),
+    ]
 
 
 def test_a_label_that_was_edited(place: dict[str, str]) -> None:
