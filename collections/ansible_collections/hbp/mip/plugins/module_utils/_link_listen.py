@@ -537,7 +537,10 @@ def bind_source(endpoint: socket.socket, address: str, port: int = 0) -> bool:
 
 def listen(run: _link_wire.Run, given: dict[str, Any]) -> dict[str, Any]:
     """Start the listener as a process of its own, ready when this returns: {"pid", "listening", "address_local"} or {"error"}."""
-    prepare_folder()
+    try:
+        prepare_folder()
+    except LinkError as error:
+        return {"error": str(error)}
     sweep()
     if os.path.lexists(socket_path(run, given["node"])):
         collect(run, given["node"], 5)

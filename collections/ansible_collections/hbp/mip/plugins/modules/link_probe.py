@@ -442,10 +442,7 @@ def main() -> None:
     if module.check_mode:
         module.exit_json(changed=False, skipped=True, ok=True, error="", node=given["node"], msg="check mode: nothing was measured")
     started = time.monotonic()
-    try:
-        done = _done(_link_wire.Run(given["run"]), given)
-    except _link_listen.LinkError as error:
-        module.fail_json(msg=str(error), node=given["node"])
+    done = _done(_link_wire.Run(given["run"]), given)
     module.exit_json(changed=False, node=given["node"], ok=not done["error"], took=round(time.monotonic() - started, 3), **done)
 
 

@@ -54,13 +54,16 @@ class Check(NamedTuple):
     why: str
 
 
-def plan(federation: Mapping[str, Any], nodes: Collection[str] | None = None, sizes: Sequence[int] = SIZES) -> dict[str, Any]:
+def plan(
+    federation: Mapping[str, Any], nodes: Collection[str] | None = None, sizes: Sequence[int] = SIZES, run: str = ""
+) -> dict[str, Any]:
     """Say what has to pass between the nodes of a federation, as arguments of the module.
 
     :arg federation: the resolved federation; its ``nodes``, ``overlay.encrypted`` and ``swarm.data_path_port`` are read.
     :arg nodes: names of the nodes that can be asked; the others are left out. All by default.
     :arg sizes: sizes in bytes of the IP packets that measure the path's MTU.
-    :returns: ``listen`` and ``send``, both by node name, the arguments of M(hbp.mip.link_probe) besides ``mode`` and ``run``;
+    :arg run: the run's nonce, only passed on.
+    :returns: ``run``; ``listen`` and ``send``, both by node name, the arguments of M(hbp.mip.link_probe) besides ``mode`` and ``run``;
         ``checks``, a list of dictionaries with the fields of :class:`Check`; ``nodes``, ``encrypted``, ``data_path_port``.
     """
     chosen = [node for node in federation["nodes"] if nodes is None or node["name"] in nodes]
@@ -88,6 +91,7 @@ def plan(federation: Mapping[str, Any], nodes: Collection[str] | None = None, si
             "targets": [target for target in targets if any(target[key] for key in ("tcp", "udp", "vxlan_sizes", "esp_sizes"))],
         }
     return {
+        "run": run,
         "nodes": {node["name"]: {key: node[key] for key in ("address", "kind", "manager")} for node in chosen},
         "encrypted": encrypted,
         "data_path_port": data_path_port,
