@@ -590,14 +590,14 @@ class _Database:
         texts = [column.sql_type == "text" for column in table.columns]
         connection = self._connection
         bound = table.width <= _MOST_PARAMETERS
-        values = ", ".join("ifnull(?, '')" if text else "?" for text in texts)
+        values = ", ".join("?" if text else "nullif(?, '')" for text in texts)
         statement = "INSERT INTO DATA(%s) VALUES(%s)" % (names, values)
         pairs = "INSERT INTO visits.pairs VALUES(%d, ?, ?, ?)" % file
         subject, visit = (table.index.get("subjectid", 0), table.index.get("visitid", 0)) if self._pairs else (0, 0)
 
         def insert(lines: Sequence[int], rows: List[List[str]]) -> None:
             if bound:
-                connection.executemany(statement, ([cell or None for cell in row] for row in rows))
+                connection.executemany(statement, rows)
             else:
                 for row in rows:
                     literals = [_literal(cell) if cell or text else "NULL" for cell, text in zip(row, texts)]

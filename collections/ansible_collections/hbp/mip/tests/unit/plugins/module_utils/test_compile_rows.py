@@ -235,7 +235,33 @@ def test_a_separator_in_a_cell(read: Any) -> None:
 
 
 CELL = st.one_of(
-    st.sampled_from(["", "one", "a", "b c", "NA", "1", "2", "0", "-1", "1.5", "1e3", "5.", ".5", "1e999", "9" * 20, "nan", "x'y", "\x1f"]),
+    st.sampled_from(
+        [
+            "",
+            "one",
+            "a",
+            "b c",
+            "NA",
+            "1",
+            "2",
+            "0",
+            "-1",
+            "1.5",
+            "1e3",
+            "5.",
+            ".5",
+            "1e999",
+            "9" * 20,
+            "9" * 400,
+            "-" + "9" * 400,
+            "-",
+            "-.",
+            ".",
+            "nan",
+            "x'y",
+            "\x1f",
+        ]
+    ),
     st.sampled_from(NO_INT + NO_REAL),
     st.integers().map(str),
     st.floats().map(repr),
