@@ -255,8 +255,10 @@ def foreign_filters(own: str) -> List[str]:
             if kinds and all(kind in ("counter", "drop", "reject", "log", "limit") for kind in kinds) and kinds[-1] in ("drop", "reject"):
                 closed.add((rule["family"], rule["table"], rule["chain"]))
     found = ["nftables %s %s %s" % key for key in sorted(closed)]
-    legacy = run(["iptables-legacy", "-S", "INPUT"])
-    if legacy.code == 0 and any(line in ("-P INPUT DROP", "-A INPUT -j DROP", "-A INPUT -j REJECT") for line in legacy.out.splitlines()):
+    # iptables-legacy makes its tables by looking at them, so that it is run only where they are already
+    used = "filter" in (read("/proc/net/ip_tables_names") or "").split()
+    legacy = run(["iptables-legacy", "-S", "INPUT"]).out.splitlines() if used else []
+    if any(line in ("-P INPUT DROP", "-A INPUT -j DROP") or line.startswith("-A INPUT -j REJECT") for line in legacy):
         found.append("iptables-legacy INPUT")
     return found
 
@@ -308,11 +310,10 @@ def file_set(name: str, wanted: Optional[_firewall.Settings], chosen: str, featu
     back = os.path.join(UNITS, "mip-firewall-%s-rollback.service" % name)
     wants = os.path.join(UNITS, "multi-user.target.wants")
     short = _firewall.firewalld_name(name)
-    present = wanted is not None
     guarded = wanted is not None and wanted.guarded
     found: FileSet = {
-        back: _firewall.rollback_unit(name, folder(name)).encode() if present else None,
-        os.path.join(wants, os.path.basename(back)): back if present else None,
+        back: _firewall.rollback_unit(name, folder(name)).encode() if guarded else None,
+        os.path.join(wants, os.path.basename(back)): back if guarded else None,
         os.path.join(folder(name), "settings.json"): None,
         guard: _firewall.guard(wanted, features).encode() if wanted and guarded else None,
         unit: _firewall.guard_unit(name, guard).encode() if guarded else None,
@@ -321,7 +322,7 @@ def file_set(name: str, wanted: Optional[_firewall.Settings], chosen: str, featu
             _firewall.nftables_dropin(name, guard).encode() if guarded else None
         ),
     }
-    if wanted:
+    if wanted and guarded:
         record = {"schema": 1, "backend": chosen, "settings": _firewall.to_json(wanted)}
         found[os.path.join(folder(name), "settings.json")] = (json.dumps(record, indent=1, sort_keys=True) + "\n").encode()
     opened = bool(wanted and _firewall.rules(wanted))
