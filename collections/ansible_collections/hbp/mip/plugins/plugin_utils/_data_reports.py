@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from ansible_collections.hbp.mip.plugins.module_utils._consolidation import sum_of_rows
 from ansible_collections.hbp.mip.plugins.plugin_utils._problems import Problem, Report, problem
 
 #: Errors of one pathology that a message shows.
@@ -214,7 +215,7 @@ def overview(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
                 pathology,
                 {key: reference.get(key, "") for key in ("label", "version", "sha256")} | {"nodes": {}},
             )
-            datasets = {code: rows for file in found["files"].values() for code, rows in file["datasets"].items()}
+            datasets = _rows(found["files"].values())
             if name != master:
                 codes.setdefault(pathology, {})[name] = sorted(datasets)
             state = _version(found["cdes"], reference, handed_out.get(pathology, ()))
@@ -236,6 +237,15 @@ def overview(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
         "away": _away(members, nodes, "held"),
         "problems": problems,
     }
+
+
+def _rows(files: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the rows of each dataset over all files: a number, or a text such as ``<10`` or ``>=N`` where it may not be told."""
+    counts: dict[str, list[Any]] = {}
+    for file in files:
+        for code, rows in file["datasets"].items():
+            counts.setdefault(code, []).append(rows)
+    return {code: sum_of_rows(rows) for code, rows in sorted(counts.items())}
 
 
 def _version(cdes: Mapping[str, Any], reference: Mapping[str, Any], handed_out: Collection[str]) -> str:
