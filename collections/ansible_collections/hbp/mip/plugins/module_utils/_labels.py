@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import stat
 import tempfile
 import traceback
@@ -27,7 +28,9 @@ try:
 except ImportError:
     RUAMEL_MISSING = traceback.format_exc()
 
+_START = re.compile("^---", re.MULTILINE)
 _HEAD = """\
+---
 # Labels of pathologies and datasets, as the portal shows them. What is written here goes before what the metadata say.
 # pathologies: {CODE: label}
 # datasets: {PATHOLOGY: {CODE: label}}
@@ -127,7 +130,7 @@ class Labels:
         head = ""
         if not self._tree:
             # ruamel has nothing to keep the comments of an empty file with.
-            comments = [line for line in self.text.splitlines() if line.lstrip().startswith("#")]
+            comments = [line for line in self.text.splitlines() if line.startswith("---") or line.lstrip().startswith("#")]
             head = "".join(line + "\n" for line in comments) or _HEAD
         for keys, label in missing:
             target = self._tree
@@ -137,7 +140,9 @@ class Labels:
                 target = target[key]
             target[keys[-1]] = label
         stream = io.StringIO()
-        _yaml().dump(self._tree, stream)
+        yaml = _yaml()
+        yaml.explicit_start = not head and _START.search(self.text) is not None
+        yaml.dump(self._tree, stream)
         return head + stream.getvalue()
 
     def _known(self, keys: Tuple[str, ...]) -> Any:

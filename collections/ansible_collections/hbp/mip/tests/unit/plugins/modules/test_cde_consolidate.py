@@ -106,7 +106,7 @@ def test_whole_run(place: dict[str, str]) -> None:
     assert diffs["pathologies.json (labels and datasets)"]["after"].startswith("dementia: Dementia\n  desd-synthdata: DESD-synthdata\n")
 
     text = labels.read_text(encoding="utf-8")
-    assert text.startswith("# Labels of pathologies") and "  tbi: Traumatic Brain Injury\n" in text
+    assert text.startswith("---\n# Labels of pathologies") and "  tbi: Traumatic Brain Injury\n" in text
     assert "    fake_longitudinal: Longitudinal\n" in text, "the label of a dataset that is gone is kept"
     assert json.loads(record.read_text(encoding="utf-8"))["schema"] == 1
 
@@ -279,6 +279,7 @@ def test_label_file_that_cannot_be_read(tmp_path: Path) -> None:
         "# only this\n",
         "---\n",
         "{}\n",
+        "---\n# head\npathologies:\n  t: T  # why\n",
         "pathologies:\ndatasets:\n",
         "pathologies: {}\ndatasets: {t: }\n",
         "\ufeffdatasets:\r\n  t:\r\n    old: Old\r\n",
@@ -301,6 +302,7 @@ def test_labels_are_added_and_all_else_stays(tmp_path: Path, text: str | None) -
     for line in (text or "").splitlines():
         if "#" in line:
             assert line[line.index("#") :] in new
+    assert new.count("---") == (1 if text in (None, "", "{}\n") or text.startswith("---") else 0)
 
 
 def test_record_is_checked(tmp_path: Path) -> None:
