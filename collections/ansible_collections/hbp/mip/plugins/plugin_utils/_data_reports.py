@@ -92,6 +92,11 @@ def consolidate(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Repor
     for name in members:
         if done["targets"].get(name):
             report["distributed"][name] = _handed_out(nodes.get(name, {}), "files", "held")
+    problems += [
+        problem(entry["node"] or pusher, entry["code"], entry["message"], entry.get("fix", ""))
+        for entry in done.get("notices", ())
+        if entry["code"].startswith("catalogue-")
+    ]
     again = f"mipfed -f {federation['name']} data consolidate"
     for name, result in report["distributed"].items():
         if result["error"]:
