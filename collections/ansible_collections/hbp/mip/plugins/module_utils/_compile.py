@@ -35,8 +35,8 @@ from ansible_collections.hbp.mip.plugins.module_utils import _cdes, _compile_row
 PRIVACY_ROWS = 10
 #: CSV bytes of a pathology from which on more than one process works on it, and the least for each.
 SHARED_FROM, LEAST_PIECE = 32 << 20, 8 << 20
-#: Processes that "as many as cores" means at most: each takes some ten megabytes of its own.
-MOST_AUTOMATIC = 6
+#: Processes that "as many as cores" means at most: each takes some ten megabytes of its own, beside what all share.
+MOST_AUTOMATIC = 4
 #: Bytes of the file of errors, beyond which they are only counted.
 MOST_ERROR_BYTES = 16 << 20
 
@@ -901,34 +901,45 @@ def _unforeseen(error: Exception) -> Dict[str, Any]:
 
 
 class _Children:
-    """Child processes, each with one piece of work. None outlives this context, not even when we are told to end."""
+    """Child processes, each with one piece of work. None outlives this context, not even when we are told to end.
+
+    A signal that tells us so comes as the exception Ended, and only while children are waited for: never between a fork and the note
+    of its number, or between the two renames of a publication.
+    """
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
         self._running: Dict[int, Tuple[int, List[bytes], Any]] = {}
-        self._handlers: List[Tuple[int, Any]] = []
+        self._handlers: Dict[int, Any] = {}
+        self._mask: Set[Any] = set()
 
     def __enter__(self) -> _Children:
-        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-            # A hang-up that is ignored (nohup) stays ignored.
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                self._handlers.append((number, signal.signal(number, self._told_to_end)))
+        # A hang-up that is ignored (nohup) stays ignored.
+        numbers = [number for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT) if signal.getsignal(number) is not signal.SIG_IGN]
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+        self._handlers = {number: signal.signal(number, self._told_to_end) for number in numbers}
         return self
 
     def _told_to_end(self, number: int, _frame: Optional[FrameType]) -> NoReturn:
         raise Ended(number)
 
     def __exit__(self, *_error: object) -> None:
+        self.kill()
+        self._selector.close()
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+
+    def kill(self) -> None:
+        """End all children."""
         for pid, _unused, _also in self._running.values():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         for descriptor, (pid, _unused, _also) in list(self._running.items()):
             os.waitpid(pid, 0)
+            self._selector.unregister(descriptor)
             os.close(descriptor)
         self._running.clear()
-        self._selector.close()
-        for number, handler in self._handlers:
-            signal.signal(number, handler)
 
     def __len__(self) -> int:
         return len(self._running)
@@ -939,25 +950,20 @@ class _Children:
         parent = os.getpid()
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
-        # A signal between the fork and the note of its number would leave a child behind.
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [number for number, _unused in self._handlers])
-        try:
-            pid = os.fork()
-            if pid == 0:
-                self._child(function, writing, parent, blocked)
-            os.close(writing)
-            self._running[reading] = (pid, [], key)
-            self._selector.register(reading, selectors.EVENT_READ)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        pid = os.fork()
+        if pid == 0:
+            self._child(function, writing, parent)
+        os.close(writing)
+        self._running[reading] = (pid, [], key)
+        self._selector.register(reading, selectors.EVENT_READ)
 
-    def _child(self, function: Callable[[], Dict[str, Any]], writing: int, parent: int, mask: Set[Any]) -> NoReturn:
+    def _child(self, function: Callable[[], Dict[str, Any]], writing: int, parent: int) -> NoReturn:
         global _parent
         status = 1
         try:
-            for number, _unused in self._handlers:
+            for number in self._handlers:
                 signal.signal(number, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
             _parent = parent
             content = json.dumps(_answer(function)).encode("ascii")
             while content:
@@ -966,11 +972,18 @@ class _Children:
         finally:
             os._exit(status)
 
+    def _select(self) -> List[Tuple[selectors.SelectorKey, int]]:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+        try:
+            return self._selector.select()
+        finally:
+            signal.pthread_sigmask(signal.SIG_BLOCK, list(self._handlers))
+
     def wait(self) -> List[Tuple[Any, Dict[str, Any]]]:
         """Keys and answers of the children that are done, at least one."""
         done: List[Tuple[Any, Dict[str, Any]]] = []
         while not done:
-            for selected, _unused in self._selector.select():
+            for selected, _unused in self._select():
                 pid, content, key = self._running[selected.fd]
                 chunk = os.read(selected.fd, 1 << 16)
                 if chunk:
@@ -1028,7 +1041,7 @@ def _work_off(work: Deque[Tuple[str, Generator[Batch, List[Dict[str, Any]], None
                     go_on(steps, complete)
     except BaseException:
         # Children first: they would go on writing the files that the steps now remove.
-        children.__exit__()
+        children.kill()
         raise
     finally:
         for steps in list(answers):

@@ -270,11 +270,6 @@ class Lines:
         """Whether the block has more lines."""
         return self._next < len(self._lines)
 
-    @property
-    def rest(self) -> bytes:
-        """What is left of the block."""
-        return b"".join(self._lines[self._next :])
-
     def __iter__(self) -> Lines:
         return self
 

@@ -136,5 +136,5 @@ def _understood(manifest: Any) -> bool:
         and isinstance(files, dict)
         and all(isinstance(value, str) for value in files.values())
         and isinstance(database, dict)
-        and all(type(database.get(key)) is int for key in ("size", "mtime_ns"))
+        and all(isinstance(database.get(key), int) for key in ("size", "mtime_ns"))
     )

@@ -60,7 +60,7 @@ options:
     type: bool
     default: false
   processes:
-    description: Processes that work at once; V(0) takes as many as the host has cores, but not more than 6.
+    description: Processes that work at once; V(0) takes as many as the host has cores, but not more than 4.
     type: int
     default: 0
   errors_shown:

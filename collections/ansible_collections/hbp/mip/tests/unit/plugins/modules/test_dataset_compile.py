@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 from ansible_collections.hbp.mip.plugins.module_utils import _compile, _compile_rows, _compiled
 from ansible_collections.hbp.mip.tests.unit.plugins.modules.compiled_database import canonical, cells, write_quirks
-from ansible_collections.hbp.mip.tests.unit.plugins.modules.module_process import COLLECTIONS, run_module
+from ansible_collections.hbp.mip.tests.unit.plugins.modules.module_process import COLLECTIONS, run_module, start_module
 from ansible_collections.hbp.mip.tests.unit.plugins.modules.test_host_modules_pythons import VERSIONS, interpreter
 
 SAMPLES = COLLECTIONS.parent / "tests" / "samples"
@@ -645,6 +645,18 @@ def test_ended_by_a_signal(interrupted: Path, number: int) -> None:
         assert gone(process.pid), "no child stays"
     assert clean(interrupted) and (interrupted / "datasets.db").read_bytes() == before
     assert compile_here(interrupted.parent).pathologies["p"]["state"] == "compiled" and len(rows(interrupted)) == 2020
+
+
+def test_the_module_ends_as_the_signal_says(tmp_path: Path) -> None:
+    folder = pathology(tmp_path, a="dataset,subjectcode,age,kind,r\n" + "one,subject,50,a,1.25\n" * 1000000)
+    process = start_module("dataset_compile", {"data_dir": str(tmp_path), "processes": 1})
+    deadline = time.monotonic() + 60
+    while clean(folder) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.terminate()
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (-signal.SIGTERM, "", "")
+    assert clean(folder) and not (folder / "datasets.db").exists()
 
 
 def test_killed_at_any_moment(interrupted: Path) -> None:
