@@ -192,7 +192,7 @@ rules:
     why: {description: What it is for., type: str}
     enforced_by: {description: 'V(guard), and the backend where a rule is needed there.', type: list, elements: str}
 drift:
-  description: How the host differs (or, when RV(changed), differed) from what is wanted; readable lines.
+  description: How the host differed from what is wanted when the module began; readable lines.
   returned: always, except on failure
   type: list
   elements: str
