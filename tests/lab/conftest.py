@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,16 @@ class Lab:
     def __init__(self, state_home: Path) -> None:
         self.environment = {**ENVIRONMENT, "XDG_STATE_HOME": str(state_home)}
         self.state_home = state_home
+        self.master = f"{LAB}-ms"
+        self.read_hosts()
+
+    def read_hosts(self) -> None:
+        """Read the inventory's machines, again after a change of their number."""
         self.hosts: dict[str, str] = {}
         for group in yaml.safe_load((INVENTORY / "hosts.yml").read_text())["all"]["children"].values():
             for name, values in group["hosts"].items():
                 if "ansible_host" in values:
                     self.hosts[name] = values["ansible_host"]
-        self.master = f"{LAB}-ms"
         self.workers = sorted(name for name in self.hosts if "-wk-" in name)
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
@@ -66,14 +70,14 @@ class Lab:
         document: dict[str, Any] = json.loads(self.run("-o", "json", *arguments, code=code).stdout)
         return document
 
-    def ssh(self, host: str, command: str, check: bool = True) -> str:
-        """Run a shell command on a machine and return what it prints."""
+    def ssh(self, host: str, command: str, check: bool = True, content: str | None = None) -> str:
+        """Run a shell command on a machine, with something on its standard input, and return what it prints."""
         done = subprocess.run(
             [
                 "ssh", "-i", str(INVENTORY / "ssh/id_ed25519"), "-o", f"UserKnownHostsFile={INVENTORY / 'known_hosts'}",
                 "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", f"root@{self.hosts[host]}", command,
             ],
-            capture_output=True, text=True, check=False, timeout=120,
+            capture_output=True, text=True, check=False, timeout=120, input=content,
         )  # fmt: skip
         if check:
             assert done.returncode == 0, f"{host}: {command}: {done.stdout}{done.stderr}"
@@ -90,14 +94,12 @@ class Lab:
                 values[key] = change
         path.write_text(yaml.safe_dump(values))
 
-    def api(self, algorithm: str) -> Any:
+    def api(self, algorithm: str, **parameters: str) -> Any:
         """Ask the engine's API on the master."""
-        return json.loads(
-            subprocess.run(
-                ["curl", "-sS", "-m", "10", "-X", "POST", f"http://{self.hosts[self.master]}:9090/mining/query/{algorithm}"],
-                capture_output=True, text=True, check=True,
-            ).stdout
-        )  # fmt: skip
+        body = json.dumps([{"name": name, "value": value} for name, value in parameters.items()]) if parameters else ""
+        url = f"http://{self.hosts[self.master]}:9090/mining/query/{algorithm}"
+        done = subprocess.run(["curl", "-sS", "-m", "10", "-X", "POST", "-d", body, url], capture_output=True, text=True, check=True)
+        return json.loads(done.stdout)
 
     def active_nodes(self) -> set[str]:
         """Return the nodes that the engine itself says are active."""
@@ -164,3 +166,21 @@ def federation(lab: Lab) -> Lab:
     if not lab.whole():
         lab.run("deploy", "-y")
     return lab
+
+
+@pytest.fixture
+def power(machines: Lab) -> Iterator[Callable[[str, str], None]]:
+    """Switch a machine of the lab off and on; it is on again after the test."""
+    off: set[str] = set()
+
+    def switch(name: str, state: str) -> None:
+        module = ["ansible", "localhost", "-m", "hbp.mip.lab_machine_power", "-a", f"lab={LAB} machines={name} state={state}"]
+        done = subprocess.run(module, cwd=ROOT, env=machines.environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout
+        off.discard(name)
+        if state != "on":
+            off.add(name)
+
+    yield switch
+    for name in sorted(off):
+        switch(name, "on")

@@ -13,8 +13,6 @@ import time
 import urllib.request
 from pathlib import Path
 
-import pytest
-
 from .conftest import INVENTORY, LAB, ROOT, Lab
 
 
@@ -234,20 +232,6 @@ def test_no_secret_is_left_anywhere(federation: Lab) -> None:
             where = "/var/log /tmp /root /home /run/mip /var/lib/mip /etc/docker"
             assert federation.ssh(name, f"grep -rlF -- '{secret}' {where} 2>/dev/null", check=False) == ""
             assert federation.ssh(name, f"journalctl -q | grep -cF -- '{secret}'", check=False) in {"", "0"}
-
-
-@pytest.fixture
-def power(federation: Lab):
-    """Switch a machine of the lab off and on; it is on again after the test."""
-
-    def switch(name: str, state: str) -> None:
-        module = ["ansible", "localhost", "-m", "hbp.mip.lab_machine_power", "-a", f"lab={LAB} machines={name} state={state}"]
-        done = subprocess.run(module, cwd=ROOT, env=federation.environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout
-
-    yield switch
-    for name in federation.hosts:
-        switch(name, "on")
 
 
 def test_a_worker_that_is_off_does_not_stop_the_others(federation: Lab, power) -> None:
