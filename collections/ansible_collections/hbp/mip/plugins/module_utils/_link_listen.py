@@ -198,7 +198,11 @@ class Listener:
         self.lost = 0
         self.overfull = False
         self.capture: socket.socket | None = None
-        self.answering: dict[int, socket.socket] = {}
+        self.answering: socket.socket | None = None
+        udp_ports = [item["port"] for item in given["ports"] if item["proto"] == "udp"]
+        self.answer_port = next((port for port in udp_ports if port != self.data_path_port), 0)
+            (item["port"] for item in given["ports"] if item["proto"] == "udp" and item["port"] != self.data_path_port), 0
+        )
         self.listening: list[dict[str, Any]] = []
         self.address_local = True
         self.reverse_path = reverse_path_drops()
@@ -221,14 +225,11 @@ class Listener:
             endpoint = socket.socket(socket.AF_INET, socket.SOCK_RAW, protocol)
             self._prepare(endpoint, code)
             self.handlers[endpoint] = lambda endpoint=endpoint: self._let_in(endpoint)  # type: ignore[misc]
-            if protocol != _link_wire.TCP:
-                sender = socket.socket(socket.AF_INET, socket.SOCK_RAW, protocol)
-                # it only sends; without this every packet of the protocol would queue up here
-                sender.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
-                _link_wire.attach(sender, struct.pack("=HBBI", 0x06, 0, 0, 0))
-                self.address_local = bind_source(sender, self.address)
-                sender.setblocking(False)
-                self.answering[protocol] = sender
+        if udp:
+            self.answering = socket.socket(socket.AF_INET, socket.SOCK_RAW, _link_wire.UDP)
+            _link_wire.attach(self.answering, _link_wire.NOTHING)
+            self.address_local = bind_source(self.answering, self.address)
+            self.answering.setblocking(False)
         if given["esp"]:
             self.entries = _link_conntrack.EspEntries(self.address, list(self.addresses.values()))
         tables = socket_tables()
@@ -272,8 +273,8 @@ class Listener:
         return str(self.names.get(identity) or identity.hex())
 
     def _note(self, event: str, peer: bytes, message: _link_wire.Message, address: str) -> None:
-        protocol = "esp" if message.protocol == _link_wire.ESP else "udp"
-        key = (self._name(peer), protocol, message.port, message.size)
+        esp = message.protocol == _link_wire.ESP
+        key = (self._name(peer), "esp" if esp else "udp", 0 if esp else message.port, message.size)
         record = self.seen.get(key)
         if record is None:
             if len(self.seen) >= _LARGEST_RECORD:
@@ -350,20 +351,17 @@ class Listener:
 
     def _answer(self, found: _link_wire.Packet, message: _link_wire.Message) -> None:
         """Tell the sender that its probe was let in, so that it need not repeat it."""
-        size = 20 + _link_wire.PREFIX + _link_wire.MESSAGE + (8 if message.protocol == _link_wire.UDP else 0)
+        own_port, port = self.answer_port, message.port
+        if message.protocol == _link_wire.UDP:
+            port, own_port = struct.unpack_from("!HH", found.body)
+        if self.answering is None or not own_port or not port:
+            return
         data = self.run.message(
             _link_wire.ANSWER, message.protocol, message.port, message.size, message.attempt, self.identity, message.sender
         )
-        sender = self.answering[message.protocol]
-        if message.protocol == _link_wire.UDP:
-            source_port, port = struct.unpack_from("!HH", found.body)
-            body = b"\0" * _link_wire.PREFIX + data
-            packet = _link_wire.udp_datagram(found.destination, found.source, port, source_port, body)
-        else:
-            packet = self.run.spi + struct.pack("!I", message.attempt) + data
-        assert len(packet) + 20 == size
+        packet = _link_wire.udp_datagram(found.destination, found.source, own_port, port, b"\0" * _link_wire.PREFIX + data)
         with contextlib.suppress(OSError):
-            sender.sendto(packet, (found.source, 0))
+            self.answering.sendto(packet, (found.source, 0))
 
     def _segment(self, found: _link_wire.Packet, event: str) -> None:
         """Note the start of a connection: SYN, its answer, or its refusal; each is known by the number in the SYN."""
@@ -488,8 +486,10 @@ class Listener:
                     handler()
             with contextlib.suppress(OSError):
                 _packets, self.lost = struct.unpack("II", self.capture.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))
-        for endpoint in [*self.handlers, *self.answering.values()]:
+        for endpoint in self.handlers:
             endpoint.close()
+        if self.answering is not None:
+            self.answering.close()
         if self.entries is not None:
             self.tracked = self.entries.foreign
             self.entries.close()

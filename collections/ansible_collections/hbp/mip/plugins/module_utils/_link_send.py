@@ -111,6 +111,7 @@ class Sender:
         self.connections: list[Connection] = []
         self.sockets: dict[int, socket.socket] = {}
         self.by_key: dict[tuple[bytes, int, int, int], Probe] = {}
+        self.answers_to = 0
         self.entries: _link_conntrack.EspEntries | None = None
         for number, target in enumerate(self.targets):
             for port in target["tcp"]:
@@ -148,11 +149,11 @@ class Sender:
 
     def _open(self) -> None:
         wanted = {probe.protocol for probe in self.probes}
-        if _link_wire.UDP in wanted:
+        if wanted:
             self.sockets[_link_wire.UDP] = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         if _link_wire.ESP in wanted:
             endpoint = socket.socket(socket.AF_INET, socket.SOCK_RAW, _link_wire.ESP)
-            _link_wire.attach(endpoint, _link_wire.socket_filter(self.word.magic, []))
+            _link_wire.attach(endpoint, _link_wire.NOTHING)
             self.sockets[_link_wire.ESP] = endpoint
             addresses = [target["address"] for target in self.targets if target["esp_sizes"]]
             self.entries = _link_conntrack.EspEntries(self.address, addresses)
@@ -163,6 +164,8 @@ class Sender:
             endpoint.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
             endpoint.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
             endpoint.setblocking(False)
+        if wanted:
+            self.answers_to = self.sockets[_link_wire.UDP].getsockname()[1]
 
     def _work(self) -> None:
         started = time.monotonic()
@@ -223,8 +226,9 @@ class Sender:
 
     def _send(self, probe: Probe, attempt: int) -> None:
         target = self.targets[probe.target]
+        port = probe.port or self.answers_to
         message = self.word.message(
-            _link_wire.PROBE, probe.protocol, probe.port, probe.size, attempt, self.identity, self.identities[probe.target]
+            _link_wire.PROBE, probe.protocol, port, probe.size, attempt, self.identity, self.identities[probe.target]
         )
         if probe.protocol == _link_wire.ESP:
             data = self.word.spi + struct.pack("!I", attempt + 1) + message
@@ -259,24 +263,26 @@ class Sender:
             self.entries.forget(target["address"])
 
     def _read_answers(self) -> None:
-        for protocol, endpoint in self.sockets.items():
-            while True:
-                try:
-                    data, _place = endpoint.recvfrom(_link_wire.LARGEST)
-                except BlockingIOError:
-                    break
-                except OSError:
-                    self._read_errors()
-                    continue
-                if protocol == _link_wire.ESP:
-                    found = _link_wire.packet(data)
-                    data = found.body if found else b""
-                message = self.word.read(data[_link_wire.PREFIX :])
-                if message is None or message.kind != _link_wire.ANSWER or message.receiver != self.identity:
-                    continue
-                probe = self.by_key.get((message.sender, message.protocol, message.port, message.size))
-                if probe is not None and probe.answered is None:
-                    probe.answered = time.monotonic()
+        endpoint = self.sockets.get(_link_wire.UDP)
+        while endpoint is not None:
+            try:
+                data, _place = endpoint.recvfrom(_link_wire.LARGEST)
+            except BlockingIOError:
+                return
+            except OSError:
+                self._read_errors()
+                continue
+            message = self.word.read(data[_link_wire.PREFIX :])
+            if message is None or message.kind != _link_wire.ANSWER or message.receiver != self.identity:
+                continue
+            probe = self._probe(message, message.sender)
+            if probe is not None and probe.answered is None:
+                probe.answered = time.monotonic()
+
+    def _probe(self, message: _link_wire.Message, receiver: bytes) -> Probe | None:
+        """The probe that a message was sent as."""
+        port = 0 if message.protocol == _link_wire.ESP else message.port
+        return self.by_key.get((receiver, message.protocol, port, message.size))
 
     def _read_errors(self) -> None:
         """Note the ICMP answers to UDP and ESP: whose packet, and who says what about it."""
@@ -301,7 +307,7 @@ class Sender:
         """The probes that an ICMP answer speaks of; it quotes the whole message, or only enough for the address and port."""
         message = self.word.read(data[_link_wire.PREFIX :])
         if message is not None:
-            probe = self.by_key.get((message.receiver, message.protocol, message.port, message.size))
+            probe = self._probe(message, message.receiver)
             return [probe] if probe is not None else []
         address, port = (place[0], place[1]) if place else ("", 0)
         return [

@@ -9,16 +9,17 @@ ESP its security parameter index and sequence number; then follows the message::
     0   4  magic      of the run, so that the kernel can pass over everything else
     4   1  kind       1 probe, 2 answer
     5   1  protocol   17 or 50
-    6   2  port       probed port, 0 for ESP
+    6   2  port       probed port; for ESP the UDP port to answer to
     8   2  size       of the whole IP packet
     10  2  attempt    from 0
     12  8  sender     of the run and the node's name
     20  8  receiver
     28  16 proof      HMAC-SHA256 of the above with the run's nonce, cut
 
-The nonce itself never travels. TCP packets carry nothing of ours; a handshake is recognised at both ends by its initial sequence
-number, or its source port where a device in between changes the former. On ports where the probe itself listens, both sides also
-prove that they know the nonce.
+Answers are UDP datagrams from the probed port; to ESP from the first UDP port that is listened on, since an answer by ESP would make
+the firewall of the one who gets it believe in a connection. The nonce itself never travels. TCP packets carry nothing of ours; a
+handshake is recognised at both ends by its initial sequence number, or its source port where a device in between changes the former.
+On ports where the probe itself listens, both sides also prove that they know the nonce.
 """
 
 from __future__ import annotations
@@ -223,6 +224,10 @@ def socket_filter(magic: bytes, tcp_ports: list[int]) -> bytes:
         jumps = [places[name] - index - 1 if name else 0 for name in (true, false)]
         code += struct.pack("=HBBI", operation, jumps[0], jumps[1], value)
     return code
+
+
+#: A filter that passes nothing, for sockets that only send.
+NOTHING = struct.pack("=HBBI", _RET, 0, 0, 0)
 
 
 def attach(endpoint: socket.socket, code: bytes) -> None:

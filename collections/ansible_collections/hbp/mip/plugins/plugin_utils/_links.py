@@ -382,9 +382,29 @@ def _tcp(check: Check, answers: _Answers) -> _Verdict:
     return _Verdict("receiver-filter", f"it is let in at {receiver}, and the answer does not leave there (its OUTPUT rules)")
 
 
+def _let_in_at_times(check: Check, answers: _Answers) -> _Verdict | None:
+    """Judge ESP of which a part only is let in: what arrives just when the receiver itself sends passes its filter as an answer.
+
+    The probe takes the filter's memory of its packets away at once, but not before they are sent. Without a filter all that arrives
+    is let in.
+    """
+    if check.proto != "esp":
+        return None
+    items = [answers.seen.get((check.receiver, check.sender, "esp", 0, size), {}) for size in check.sizes]
+    arrived, let_in = (sum(int(item.get(event, 0)) for item in items) for event in ("arrived", "delivered"))
+    if not let_in or let_in >= 0.9 * arrived:
+        return None
+    return _Verdict(
+        "receiver-filter", f"of {arrived} that arrive at {check.receiver} {let_in} are let in, as answers to its own packets only"
+    )
+
+
 def _sized(check: Check, answers: _Answers) -> tuple[_Verdict, int | None]:
     """Judge all sizes of a check: the verdict, and the path's MTU as far as it was measured."""
     verdicts = {size: _packet(check, size, answers) for size in sorted(check.sizes)}
+    at_times = _let_in_at_times(check, answers)
+    if at_times:
+        return at_times, None
     passed = [size for size, verdict in verdicts.items() if verdict.verdict in ("ok", "translated")]
     first = next(iter(verdicts.values()))
     if not passed:

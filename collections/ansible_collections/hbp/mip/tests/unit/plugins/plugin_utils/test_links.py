@@ -346,6 +346,21 @@ def test_names_for_other_causes() -> None:
     assert {cell["name"] for cell in cells(world.judge(), "wa", "ms") if cell["proto"] == "tcp"} == {"link-tcp-intercepted"}
 
 
+def test_what_is_let_in_as_an_answer_only() -> None:
+    world = World()
+    for item in world.collected["ms"]["seen"]:
+        if item["peer"] == "wa" and item["proto"] == "esp":
+            item["delivered"] = 4 if item["size"] in (576, 1500) else 0
+    report = world.judge()
+    assert bad(report) == {("wa", "ms", "esp", 0): "receiver-filter"}
+    assert "of 32 that arrive at ms 8 are let in" in report["problems"][0]["message"]
+    world = World()
+    world.collected["ms"]["tracked"] = ["192.0.2.3"]
+    report = world.judge()
+    assert bad(report) == {}
+    assert next(cell for cell in cells(report, "wa", "ms") if cell["proto"] == "esp")["evidence"].startswith("the firewall of ms knew")
+
+
 def test_members_must_listen_themselves() -> None:
     world = World()
     report = world.judge(members=["wb"])
