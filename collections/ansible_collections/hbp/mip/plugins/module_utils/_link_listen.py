@@ -201,8 +201,6 @@ class Listener:
         self.answering: socket.socket | None = None
         udp_ports = [item["port"] for item in given["ports"] if item["proto"] == "udp"]
         self.answer_port = next((port for port in udp_ports if port != self.data_path_port), 0)
-            (item["port"] for item in given["ports"] if item["proto"] == "udp" and item["port"] != self.data_path_port), 0
-        )
         self.listening: list[dict[str, Any]] = []
         self.address_local = True
         self.reverse_path = reverse_path_drops()
