@@ -292,7 +292,8 @@ def _packet(check: Check, size: int, answers: _Answers) -> _Verdict:
         foreign = [address for address in there["addresses"] if address != answers.address(sender)]
         if foreign:
             return _Verdict("translated", f"it comes to {receiver} from {foreign[0]} instead of {answers.address(sender)}", probe.get("ms"))
-        return _Verdict("ok", "", probe.get("ms"))
+        known = proto == "esp" and answers.address(sender) in (answers.collected.get(receiver) or {}).get("tracked", ())
+        return _Verdict("ok", f"the firewall of {receiver} knew the connection from before" if known else "", probe.get("ms"))
     if probe.get("answered"):
         return _Verdict("ok", f"answered, though {receiver} could not tell what it saw", probe.get("ms"))
     if mute:
