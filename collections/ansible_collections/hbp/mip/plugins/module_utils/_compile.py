@@ -224,18 +224,23 @@ class _Pathology:
         self.result["reasons"] = [_printable(reason) for reason in reasons]
         if state == "compiled" and not self.options.force:
             self.result.update(state="unchanged", rows=self._told(rows or 0))
+            if not self.options.check:
+                # A wrong file may have been put back as it was.
+                _remove(os.path.join(self.folder, _compiled.ERRORS))
             return
         if not self._replaceable():
             message = "%s is not a plain file" % self.database
             raise Refused("database-unusable", message, "move it away: the engine needs the database itself there")
-        self._describe(sha256, hashes)
+        difference = self._difference(sha256, hashes)
         if self.options.check:
             self.result["state"] = "would_compile"
+        else:
+            cdes = self._read_cdes(content)
+            if cdes is not None:
+                yield from self._build(cdes, sha256, files, processes)
+        if self.result["state"] != "failed":
             self.compiler.changed = True
-            return
-        cdes = self._read_cdes(content)
-        if cdes is not None:
-            yield from self._build(cdes, sha256, files, processes)
+            self.compiler.diff.append(difference)
 
     def _cdes_content(self) -> Tuple[bytes, str]:
         path = os.path.join(self.folder, _compiled.CDES)
@@ -289,15 +294,15 @@ class _Pathology:
         except FileNotFoundError:
             return True
 
-    def _describe(self, sha256: str, hashes: Dict[str, str]) -> None:
-        """Note what changes, for Ansible's diff."""
+    def _difference(self, sha256: str, hashes: Dict[str, str]) -> Dict[str, str]:
+        """What the database was compiled from and what it will be, for Ansible's diff."""
         old = _compiled.read_manifest(self.folder)
         before = ""
         if old is not None:
             before = _inputs(old["compiler"], old["policy"], old["metadata_only"], old["cdes"], old["files"])
         after = _inputs(_compiled.COMPILER, self.options.policy, self.options.metadata_only, sha256, hashes)
         title = "%s, compiled from" % self.database
-        self.compiler.diff.append({"before_header": title, "after_header": title, "before": before, "after": after})
+        return {"before_header": title, "after_header": title, "before": before, "after": after}
 
     def _build(self, cdes: _cdes.Cdes, sha256: str, files: List[CsvFile], processes: int) -> Generator[Batch, List[Dict[str, Any]], None]:
         plan = _Plan(cdes, self.options, self.temporary, files)
@@ -336,11 +341,11 @@ class _Pathology:
         parts = sorted(
             (path for path in _temporaries(self.folder, os.getpid()) if "-errors-" in path), key=lambda path: int(path.rsplit("-", 1)[1])
         )
-        with open(temporary, "wb") as stream:
+        with os.fdopen(_create(temporary), "wb") as stream:
             self._own(stream.fileno(), folder, 0o640)
             room = MOST_ERROR_BYTES
             for part in parts:
-                with open(part, "rb") as source:
+                with os.fdopen(_open_plain(part), "rb") as source:
                     written = source.read(room)
                 stream.write(written)
                 room -= len(written)
@@ -373,18 +378,18 @@ class _Pathology:
         beside = "%s.tmp-%d" % (manifest, os.getpid())
         mark = {"size": made.st_size, "mtime_ns": made.st_mtime_ns}
         hashes = {file.name: file.sha256 for file in files}
-        with open(beside, "wb") as stream:
+        with os.fdopen(_create(beside), "wb") as stream:
             self._own(stream.fileno(), like, mode)
             stream.write(_compiled.manifest_content(sha256, hashes, self.options.policy, self.options.metadata_only, mark))
             stream.flush()
             os.fsync(stream.fileno())
         self._settle()
         os.replace(self.temporary, self.database)
+        self.compiler.changed = True
         _sync(self.folder)
         os.replace(beside, manifest)
         _remove(os.path.join(self.folder, _compiled.ERRORS))
         _sync(self.folder)
-        self.compiler.changed = True
 
     def _settle(self) -> None:
         """Deal with a journal or log of the old database: SQLite would apply it to the new one.
@@ -524,7 +529,7 @@ class _Plan:
                     database.merge(others)
                     database.add_metadata()
                     if database.last_row() != rows:
-                        raise Refused("internal", "%d rows were read, but other rows are in the database" % rows, "run again; report it")
+                        raise Refused("internal", "the database has other rows than were read", "run again; if it stays, report it")
             return {"rows": rows, "errors": errors.shown, "errors_total": errors.total, "files": sorted(errors.files)}
 
 
@@ -538,7 +543,7 @@ class _Database:
         self._pairs = pairs
         if create:
             for new in [path] + ([path + "-visits"] if pairs else []):
-                os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+                os.close(_create(new))
         # What SQLite sorts on disk stays beside the data. The files have no name.
         os.environ["SQLITE_TMPDIR"] = os.path.dirname(path)
         self._connection = sqlite3.connect(path, isolation_level=None)
@@ -686,8 +691,7 @@ class _Errors:
         if self._room <= 0:
             return
         if self._stream is None:
-            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._stream = os.fdopen(os.open(self._path, flags, 0o600), "wb")
+            self._stream = os.fdopen(_create(self._path), "wb")
         told = "" if value is None else ": %s" % (ascii(value[:_LONGEST_VALUE]) + ("..." if len(value) > _LONGEST_VALUE else ""))
         text = "%s:%d:%s: %s: %s%s\n" % (file, line, column, rule, message, told)
         content = text.encode("utf-8", "backslashreplace")
@@ -758,6 +762,11 @@ def _inside(root: str, path: str) -> str:
             )
         return real
     return path
+
+
+def _create(path: str) -> int:
+    """A new file that only we can read, opened for writing; whose folder it is cannot lead us elsewhere by a link."""
+    return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
 def _open_plain(path: str) -> int:

@@ -299,7 +299,11 @@ def test_a_bad_file_leaves_the_others_and_the_old_database(tmp_path: Path) -> No
     compiler = compile_here(tmp_path)
     assert [compiler.pathologies[name]["state"] for name in "pq"] == ["failed", "compiled"]
     assert ((folder / "datasets.db").read_bytes(), (folder / "datasets.db.json").read_bytes()) == before
+    assert compiler.changed and ["/q/" in diff["before_header"] for diff in compiler.diff] == [True]
     assert compile_here(tmp_path).pathologies["p"]["reasons"] == ["a.csv was changed"]
+    assert (folder / "datasets.db.errors.txt").exists()
+    (folder / "a.csv").write_text(GOOD)
+    assert compile_here(tmp_path).pathologies["p"]["state"] == "unchanged" and not (folder / "datasets.db.errors.txt").exists()
 
 
 def test_policy_legacy_is_about_enumerations_and_ranges_only(tmp_path: Path) -> None:
