@@ -183,6 +183,23 @@ def budgets(medians: dict[str, dict[str, float]], processes: list[int]) -> list[
     return rows
 
 
+def save(options: argparse.Namespace, size: int, rows: int, costs: dict[str, list[dict[str, float]]], compared: int) -> None:
+    """Write what there is; a run that is cut off leaves the rounds before."""
+    medians = {name: median(found) for name, found in costs.items()}
+    found = {
+        "bytes": size,
+        "rows": rows,
+        "machine": f"{os.cpu_count()} CPUs, Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}",
+        "repeat": len(costs["unchanged"]),
+        "runs": costs,
+        "median": medians,
+        "budgets": budgets(medians, options.processes),
+        "compared": compared,
+    }
+    options.output.with_suffix(".json").write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    options.output.with_suffix(".md").write_text(report(found), encoding="utf-8")
+
+
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
@@ -218,22 +235,8 @@ def main() -> None:
             print("unchanged", costs["unchanged"][-1], flush=True)
             if options.legacy and attempt == 0:
                 compared = same_rows(legacy / "dementia" / "datasets.db", data / "dementia" / "datasets.db")
-    medians = {name: median(found) for name, found in costs.items()}
-    machine = f"{os.cpu_count()} CPUs, Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
-    found = {
-        "bytes": size,
-        "rows": rows,
-        "machine": machine,
-        "repeat": options.repeat,
-        "runs": costs,
-        "median": medians,
-        "budgets": budgets(medians, options.processes),
-        "compared": compared,
-    }
-    options.output.with_suffix(".json").write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    text = report(found)
-    options.output.with_suffix(".md").write_text(text, encoding="utf-8")
-    print(text, end="")
+            save(options, size, rows, costs, compared)
+    print(options.output.with_suffix(".md").read_text(encoding="utf-8"), end="")
 
 
 if __name__ == "__main__":
