@@ -11,6 +11,8 @@ from __future__ import annotations
 import ipaddress
 from typing import Any, NamedTuple
 
+from ansible_collections.hbp.mip.plugins.module_utils import _advisories, _gates_network
+
 SUPPORTED = {"ubuntu": ("20.04", "22.04", "24.04"), "debian": ("11", "12", "13")}
 ARCHITECTURES = ("x86_64", "aarch64", "arm64")
 OLDEST_DOCKER = (20, 10)
@@ -31,22 +33,51 @@ class Wanted(NamedTuple):
     address_pools: list[str]
     expected_hostname: str
     cluster_id: str
+    peers: list[str]
+    data_path_port: int
+
+
+#: Who has to act, by code: the `operator` who writes the inventory, the hospital's `network` team; the `host`'s administrator otherwise.
+WHO = {
+    "address-not-local": "operator",
+    "address-unusable": "operator",
+    "subnet-collision": "operator",
+    "swarm-address": "operator",
+    "docker-source": "operator",
+    "hostname-mismatch": "operator",
+    "vxlan-port-shared": "operator",
+    "vmware-vxlan": "network",
+    "dns-silent": "network",
+    "dns-slow": "network",
+    "dns-refuses": "network",
+    "registry-unreachable": "network",
+    "registry-tls-intercepted": "network",
+}
 
 
 class Findings:
-    """Problems and warnings, each {code, message, fix}, in the order in which they were found."""
+    """Problems, warnings and notes, each {code, message, fix, who}, in the order in which they were found."""
 
     def __init__(self) -> None:
         self.problems: list[dict[str, str]] = []
         self.warnings: list[dict[str, str]] = []
+        self.notes: list[dict[str, str]] = []
 
     def problem(self, code: str, message: str, fix: str) -> None:
         """Something that must stop a deployment."""
-        self.problems.append({"code": code, "message": message, "fix": fix})
+        self.problems.append(_entry(code, message, fix))
 
     def warning(self, code: str, message: str, fix: str) -> None:
         """Something that an operator should know."""
-        self.warnings.append({"code": code, "message": message, "fix": fix})
+        self.warnings.append(_entry(code, message, fix))
+
+    def note(self, code: str, message: str, fix: str) -> None:
+        """Something that cannot be decided from the host alone and is no reason for an alarm."""
+        self.notes.append(_entry(code, message, fix))
+
+
+def _entry(code: str, message: str, fix: str) -> dict[str, str]:
+    return {"code": code, "message": message, "fix": fix, "who": WHO.get(code, "host")}
 
 
 def judge(facts: dict[str, Any], wanted: Wanted) -> Findings:
@@ -67,6 +98,7 @@ def judge(facts: dict[str, Any], wanted: Wanted) -> Findings:
     _resources(facts, wanted, found)
     _data(facts, wanted, found)
     _network(facts, wanted, found)
+    _gates_network.judge(facts, wanted, found)
     _docker(facts, wanted, found)
     _swarm(facts, wanted, found)
     _kernel(facts, wanted, found)
@@ -269,6 +301,38 @@ def _docker(facts: dict[str, Any], wanted: Wanted, found: Findings) -> None:
             "sudo snap remove docker (its containers go with it), then run the deployment again",
         )
         return
+    if docker["twice"]:
+        found.warning(
+            "docker-twice",
+            "beside the engine that is used there is Docker from snap as well; both write packet filter rules and want the same socket",
+            "sudo snap remove docker (its containers go with it), then sudo systemctl restart docker",
+        )
+    if docker["rootless"]:
+        found.problem(
+            "docker-rootless",
+            "the Docker engine runs without root's rights, and such an engine can be in no swarm",
+            "systemctl --user disable --now docker as its user; then let mipfed deploy start the system's engine",
+        )
+    if docker["config_error"]:
+        found.problem(
+            "docker-config-broken",
+            "/etc/docker/daemon.json cannot be read (%s), so the engine will not start again" % docker["config_error"],
+            "correct the file (python3 -m json.tool /etc/docker/daemon.json shows where), or remove it",
+        )
+    if docker["firewall_backend"] == "nftables":
+        found.problem(
+            "docker-nftables",
+            "the engine is set to write nftables rules itself, which Docker refuses to combine with swarm mode",
+            'remove "firewall-backend" from /etc/docker/daemon.json and --firewall-backend from the service, then restart the engine',
+        )
+    for key, option in (("iptables", "iptables"), ("ip_masq", "ip-masq")):
+        if not docker[key]:
+            found.problem(
+                "docker-filter-off",
+                '"%s": false in /etc/docker/daemon.json keeps the engine from making the rules for published ports and containers\' way out'
+                % option,
+                'remove "%s" from /etc/docker/daemon.json, then sudo systemctl restart docker' % option,
+            )
     if not docker["installed"]:
         if wanted.docker_source == "none":
             found.problem(
@@ -277,7 +341,7 @@ def _docker(facts: dict[str, Any], wanted: Wanted, found: Findings) -> None:
                 "install Docker on this host, or set mip_docker.source to distro or docker",
             )
         return
-    version = _version(docker["version"])
+    version = _advisories.numbers(docker["version"])
     if version and version[:2] < OLDEST_DOCKER:
         found.problem(
             "docker-too-old",
@@ -305,7 +369,9 @@ def _docker(facts: dict[str, Any], wanted: Wanted, found: Findings) -> None:
             "the engine runs with live-restore, which Docker refuses to combine with swarm mode",
             'remove "live-restore" from /etc/docker/daemon.json, then sudo systemctl reload docker',
         )
-    if wanted.encrypted and version and _mixes_badly(version):
+    if wanted.encrypted:
+        _vulnerable(facts, found)
+    if wanted.encrypted and version and mixes_badly(version):
         found.warning(
             "docker-encrypted-mix",
             "Docker %s exchanges encrypted overlay traffic only with engines of the same fault (25.0.13-14, "
@@ -314,17 +380,30 @@ def _docker(facts: dict[str, Any], wanted: Wanted, found: Findings) -> None:
         )
 
 
-def _version(text: str) -> tuple[int, ...]:
-    numbers = []
-    for part in text.split("."):
-        digits = part[: len(part) - len(part.lstrip("0123456789"))]
-        if not digits:
-            break
-        numbers.append(int(digits))
-    return tuple(numbers)
+def _vulnerable(facts: dict[str, Any], found: Findings) -> None:
+    docker, system = facts["docker"], facts["os"]
+    applies, unknown = _advisories.judge(docker["version"], docker["from"], (system["id"], system["version"]), docker["advisories"])
+    if applies:
+        newest = max(max(item.fixed) for item in applies)
+        found.warning(
+            "docker-vulnerable",
+            "Docker %s has known faults of encrypted overlays: %s"
+            % (docker["version"], "; ".join("%s: %s (%s)" % (item.name, item.effect, item.source) for item in applies)),
+            "upgrade all nodes to %s or newer (of the distribution's packages: to a newer release); until then keep mip_firewall on, whose "
+            "table lets the overlay's packets pass only through IPsec" % ".".join(str(number) for number in newest),
+        )
+    if unknown:
+        package = docker["package"] or docker["version"]
+        found.note(
+            "docker-advisories",
+            "the version of %s's package %s does not tell whether it has the fixes of %s; distributions add them without a new number"
+            % (system["id"] or "the distribution", package, ", ".join(item.name for item in unknown)),
+            "apt changelog docker.io, and https://security-tracker.debian.org/tracker/source-package/docker.io",
+        )
 
 
-def _mixes_badly(version: tuple[int, ...]) -> bool:
+def mixes_badly(version: tuple[int, ...]) -> bool:
+    """Whether an engine exchanges encrypted overlay data with its own kind only (moby#51798)."""
     return (25, 0, 13) <= version <= (25, 0, 14) or (29, 0, 0) <= version <= (29, 2, 0)
 
 
@@ -374,23 +453,12 @@ def _swarm(facts: dict[str, Any], wanted: Wanted, found: Findings) -> None:
             "set mip_address to the address in use, or let the node leave and join again",
         )
     if state == "none":
-        _ports(facts, wanted, found)
-
-
-def _ports(facts: dict[str, Any], wanted: Wanted, found: Findings) -> None:
-    needed = {7946: "the nodes' gossip"}
-    if "master" in wanted.kinds:
-        needed.update({2377: "the swarm's managers", 9090: "the engine's API"})
-    for port in sorted(needed):
-        if port in facts["listening"]:
-            found.problem(
-                "port-taken",
-                "TCP port %d, which %s needs, is in use by another program" % (port, needed[port]),
-                "find it with sudo ss -ltnp 'sport = :%d' and stop it or move it to another port" % port,
-            )
+        _gates_network.ports(facts, wanted, found)
+    _gates_network.overlay_port_taken(facts, wanted, found)
 
 
 def _kernel(facts: dict[str, Any], wanted: Wanted, found: Findings) -> None:
+    _modules(facts, found)
     overlay = facts["kernel_overlay"]
     vxlan, esp = overlay.get("vxlan"), overlay.get("esp")
     if vxlan and not vxlan["ok"]:
@@ -407,6 +475,25 @@ def _kernel(facts: dict[str, Any], wanted: Wanted, found: Findings) -> None:
             "kernel-no-esp",
             "the kernel %s cannot encrypt the overlay (ESP with AES-GCM): %s" % (facts["kernel"], esp["reason"]),
             fix,
+        )
+
+
+def _modules(facts: dict[str, Any], found: Findings) -> None:
+    modules = facts["kernel_modules"]
+    if not modules:
+        return
+    if modules["gone"]:
+        report = found.warning if facts["docker"]["running"] else found.problem
+        report(
+            "kernel-modules-gone",
+            "the modules of the running kernel %s are no longer on the disk, so nothing more of it can be loaded" % facts["kernel"],
+            "sudo reboot (the kernel was upgraded); if that does not help, reinstall the kernel's package (linux-image or linux-modules)",
+        )
+    elif modules["missing"]:
+        found.problem(
+            "kernel-module-missing",
+            "the kernel %s has no %s, which the engine's networks need" % (facts["kernel"], ", ".join(modules["missing"])),
+            "sudo modprobe %s says why; else %s" % (modules["missing"][0], _other_kernel(facts, True)),
         )
 
 

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import base64
 import ctypes
+import glob
 import grp
 import gzip
 import hashlib
+import ipaddress
+import json
 import os
 import platform
 import pwd
@@ -20,7 +23,7 @@ import subprocess
 import time
 from typing import Any, Callable
 
-from ansible_collections.hbp.mip.plugins.module_utils import _docker_http, _netlink
+from ansible_collections.hbp.mip.plugins.module_utils import _advisories, _der, _docker_http, _host_names, _host_network, _netlink
 
 PACKAGES = (
     "docker.io",
@@ -237,9 +240,11 @@ def network() -> dict[str, Any]:
     """Addresses and routes; `error` when the kernel could not be asked."""
     try:
         addresses, routes = _netlink.addresses_and_routes()
+        devices = _host_network.devices()
     except OSError as error:
-        return {"addresses": [], "interfaces": [], "routes": [], "error": str(error)}
+        return {"addresses": [], "interfaces": [], "routes": [], "devices": {}, "error": str(error)}
     return {
+        "devices": devices,
         "addresses": [item.address for item in addresses],
         "interfaces": [item._asdict() for item in addresses],
         "routes": [item._asdict() for item in routes],
@@ -264,7 +269,7 @@ def listening_ports() -> list[int]:
 
 
 def vmxnet3_interfaces() -> list[str]:
-    """Interfaces driven by vmxnet3, which is known to spoil the checksums of encapsulated packets."""
+    """Interfaces driven by vmxnet3 that compute checksums, which is known to spoil those of encapsulated packets."""
     found = []
     try:
         names = sorted(os.listdir("/sys/class/net"))
@@ -275,7 +280,7 @@ def vmxnet3_interfaces() -> list[str]:
             driver = os.path.basename(os.readlink("/sys/class/net/%s/device/driver" % name))
         except OSError:
             continue
-        if driver == "vmxnet3":
+        if driver == "vmxnet3" and _host_network.computes_checksums(name):
             found.append(name)
     return found
 
@@ -292,17 +297,93 @@ _WANTED_OPTIONS = (
 )
 
 
+def kernel_configuration() -> str:
+    """The running kernel's own configuration; empty when it is not published."""
+    try:
+        with gzip.open("/proc/config.gz", "rt", encoding="utf-8") as stream:
+            return stream.read()
+    except (OSError, EOFError):
+        return read_text("/boot/config-%s" % os.uname().release)
+
+
+# module: option of the kernel's configuration; what the engine's bridges and its rules for published ports need
+_MODULES = {
+    "bridge": "CONFIG_BRIDGE",
+    "br_netfilter": "CONFIG_BRIDGE_NETFILTER",
+    "overlay": "CONFIG_OVERLAY_FS",
+    "veth": "CONFIG_VETH",
+    "xt_addrtype": "CONFIG_NETFILTER_XT_MATCH_ADDRTYPE",
+    "xt_conntrack": "CONFIG_NETFILTER_XT_MATCH_CONNTRACK",
+}
+# what marks the encrypted overlay's packets and refuses unencrypted ones
+_MODULES_ENCRYPTED = {"xt_mark": "CONFIG_NETFILTER_XT_MARK", "xt_policy": "CONFIG_NETFILTER_XT_MATCH_POLICY"}
+_XT_BPF = {"xt_bpf": "CONFIG_NETFILTER_XT_MATCH_BPF"}
+_XT_U32 = {"xt_u32": "CONFIG_NETFILTER_XT_MATCH_U32"}
+_TRIALS = {
+    "xt_addrtype": ["-m", "addrtype", "--dst-type", "LOCAL"],
+    "xt_conntrack": ["-m", "conntrack", "--ctstate", "NEW"],
+    "xt_mark": ["-m", "mark", "--mark", "1"],
+    "xt_policy": ["-m", "policy", "--dir", "in", "--pol", "none"],
+    "xt_bpf": ["-m", "bpf", "--bytecode", "1,6 0 0 0"],
+    "xt_u32": ["-m", "u32", "--u32", "0=0"],
+}
+
+
+def kernel_modules(encrypted: bool, engine_version: str) -> dict[str, Any]:
+    """Parts of the kernel that the engine's networks need: {missing, gone}.
+
+    `missing` are those that are neither built in nor loaded nor there to be loaded, as far as that can be known; for a packet filter's
+    part iptables itself has the last word, in a network namespace of its own. `gone`: the running kernel's modules were removed from
+    the disk, as after an upgrade without a restart.
+    """
+    needed = dict(_MODULES)
+    if encrypted:
+        needed.update(_MODULES_ENCRYPTED)
+        # engines before 20.10.24 and 23.0.3 used u32 (moby, GHSA-33pg-m6jh-5237)
+        version = _advisories.numbers(engine_version)
+        older = version and (version < (20, 10, 24) or (23,) <= version < (23, 0, 3))
+        needed.update(_XT_U32 if older else _XT_BPF)
+    folder = "/lib/modules/%s/" % os.uname().release
+    loadable = os.path.exists("/proc/modules")
+    unsure = [name for name in needed if not os.path.isdir("/sys/module/" + name)]
+    lists = read_text(folder + "modules.builtin") + read_text(folder + "modules.dep")
+    unsure = [name for name in unsure if "/%s.ko" % name not in lists]
+    missing = []
+    if unsure:
+        options = dict(re.findall(r"^(CONFIG_\w+)=([ym])$", kernel_configuration(), re.MULTILINE))
+        for name in unsure:
+            setting = options.get(needed[name])
+            if setting == "y" or (setting == "m" and not lists):
+                continue
+            if setting is None and not options and not lists:
+                continue  # nothing tells what this kernel has
+            missing.append(name)
+        missing = [name for name in missing if not _works(name)]
+    gone = loadable and not container_type() and not os.path.isdir(folder)
+    return {"missing": missing, "gone": gone}
+
+
+def _works(module: str) -> bool:
+    """Whether iptables can use a part of the packet filter, tried in a network namespace of its own."""
+    tool = shutil.which("iptables", path="/usr/sbin:/usr/bin:/sbin:/bin")
+    if module not in _TRIALS or not tool:
+        return False
+
+    def attempt() -> dict[str, Any]:
+        _netlink.unshare_network()
+        command = [str(tool), "-A", "INPUT", *_TRIALS[module], "-j", "DROP"]
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=_ENGINE_TIMEOUT, check=False)
+        return {"ok": done.returncode == 0}
+
+    return bool(_netlink.in_child(attempt, _PROBE_TIMEOUT).get("ok"))
+
+
 def kernel_options_off() -> list[str]:
     """Those kernel options for the (encrypted) overlay that the running kernel's own configuration turns off.
 
     An empty list also when the configuration is not published.
     """
-    text = read_text("/boot/config-%s" % os.uname().release)
-    try:
-        with gzip.open("/proc/config.gz", "rt", encoding="utf-8") as stream:
-            text = stream.read()
-    except (OSError, EOFError):
-        pass
+    text = kernel_configuration()
     if not text:
         return []
     enabled = set(re.findall(r"^(CONFIG_\w+)=[ym]$", text, re.MULTILINE))
@@ -450,6 +531,12 @@ def engine(socket_path: str, installed: dict[str, str]) -> tuple[dict[str, Any],
         "root_dir": "/var/lib/docker",
         "storage_driver": "",
         "insecure_registries": [],
+        "package": package,
+        "advisories": _advisories.named_as_fixed(package, origin),
+        "rootless": False,
+        "twice": bool(origin and origin != "snap" and (os.path.isdir("/var/snap/docker/current") or os.path.isdir("/snap/docker"))),
+        "firewall_backend": "",
+        **engine_configuration(),
         "cgroup": "2" if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else "1",
     }
     swarm: dict[str, Any] = {
@@ -460,7 +547,9 @@ def engine(socket_path: str, installed: dict[str, str]) -> tuple[dict[str, Any],
         "role": "",
         "error": "",
     }
-    if not _docker_http.daemon_pid() and socket_path == _docker_http.SOCKET:
+    pid = _docker_http.daemon_pid()
+    docker["rootless"] = _owner_is_not_root(pid)
+    if not pid and socket_path == _docker_http.SOCKET:
         if origin:
             docker["error"] = "the engine is stopped"
             docker["service"] = service_state("docker.service")
@@ -487,10 +576,65 @@ def engine(socket_path: str, installed: dict[str, str]) -> tuple[dict[str, Any],
         cgroup=str(info.get("CgroupVersion") or docker["cgroup"]),
         live_restore=bool(info.get("LiveRestoreEnabled")),
         logging_driver=str(info.get("LoggingDriver", "")),
+        rootless=docker["rootless"] or "name=rootless" in [str(option).partition(",")[0] for option in info.get("SecurityOptions") or ()],
+        firewall_backend=str((info.get("FirewallBackend") or {}).get("Driver") or "") or docker["firewall_backend"],
+        proxy={
+            "http": without_password(str(info.get("HttpProxy") or "")),
+            "https": without_password(str(info.get("HttpsProxy") or "")),
+            "no_proxy": str(info.get("NoProxy") or ""),
+        },
     )
     docker["from"] = "snap" if docker["root_dir"].startswith("/var/snap/") else (origin or "other")
     _swarm_from_engine(info, docker["root_dir"], socket_path, swarm)
     return docker, swarm
+
+
+def _owner_is_not_root(pid: int) -> bool:
+    try:
+        return bool(pid) and os.stat("/proc/%d" % pid).st_uid != 0
+    except OSError:
+        return False
+
+
+def without_password(url: str) -> str:
+    """A proxy's address without the account that it may contain."""
+    return re.sub(r"(://|^)[^/@]*@", r"\1", url)
+
+
+def engine_configuration() -> dict[str, Any]:
+    """What /etc/docker/daemon.json and the drop-ins of docker.service say about the network.
+
+    `config_error` (why daemon.json cannot be read), `iptables`, `ip_masq` and `ip_forward` (False only when turned off),
+    `firewall_backend`, `own_networks` (whether the addresses of the engine's own bridges were chosen by somebody) and `proxy`.
+    """
+    found: dict[str, Any] = {"config_error": "", "proxy": {"http": "", "https": "", "no_proxy": ""}}
+    text = read_text("/etc/docker/daemon.json")
+    values: Any = {}
+    if text.strip():
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            found["config_error"] = str(error)
+        if not isinstance(values, dict):
+            found["config_error"] = "it is no JSON object"
+            values = {}
+    for option, key in (("iptables", "iptables"), ("ip-masq", "ip_masq"), ("ip-forward", "ip_forward")):
+        found[key] = values.get(option) is not False
+    found["firewall_backend"] = str(values.get("firewall-backend") or "")
+    found["own_networks"] = bool(values.get("bip") or values.get("default-address-pools"))
+    environment = {}
+    for path in sorted(glob.glob("/etc/systemd/system/docker.service.d/*.conf")):
+        for name, value in re.findall(r"\b(HTTPS?_PROXY|NO_PROXY)=([^\"'\s]*)", read_text(path), re.IGNORECASE):
+            environment[name.lower()] = value
+    proxies = values.get("proxies")
+    proxies = proxies if isinstance(proxies, dict) else {}
+    for key, option, variable in (
+        ("http", "http-proxy", "http_proxy"),
+        ("https", "https-proxy", "https_proxy"),
+        ("no_proxy", "no-proxy", "no_proxy"),
+    ):
+        found["proxy"][key] = without_password(str(proxies.get(option) or environment.get(variable) or ""))
+    return found
 
 
 def _swarm_from_engine(info: dict[str, Any], root_dir: str, socket_path: str, swarm: dict[str, Any]) -> None:
@@ -532,54 +676,47 @@ def _swarm_from_disk(root_dir: str, swarm: dict[str, Any]) -> None:
         swarm["state"] = "none"
 
 
-_SUBJECT_NAMES = {b"\x55\x04\x0a": "O", b"\x55\x04\x0b": "OU", b"\x55\x04\x03": "CN"}
-
-
 def certificate_identity(path: str) -> dict[str, str]:
     """O, OU and CN of the first certificate in a PEM file; empty when there is none.
 
-    Swarm writes the cluster id as O, the role as OU and the node id as CN, and a worker's engine tells the cluster id
-    nowhere else. The standard library cannot read a certificate that is not a connection's, hence the small parser.
+    Swarm writes the cluster id as O, the role as OU and the node id as CN, and a worker's engine tells the cluster id nowhere else.
     """
     found = re.search(r"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", read_text(path), re.DOTALL)
     if not found:
         return {}
     try:
-        certificate = _der(base64.b64decode(found.group(1)))[0][1]
-        fields = _der(_der(certificate)[0][1])
-        subject = fields[5 if fields[0][0] == 0xA0 else 4][1]
-        identity = {}
-        for _set, names in _der(subject):
-            for _sequence, pair in _der(names):
-                (_oid, oid), (_text, value) = _der(pair)[:2]
-                if oid in _SUBJECT_NAMES:
-                    identity[_SUBJECT_NAMES[oid]] = value.decode("utf-8", "replace")
-        return identity
-    except (ValueError, IndexError):
+        return _der.certificate_names(base64.b64decode(found.group(1)))[1]
+    except ValueError:
         return {}
 
 
-def _der(data: bytes) -> list[tuple[int, bytes]]:
-    items = []
-    offset = 0
-    while offset < len(data):
-        tag, length = data[offset], data[offset + 1]
-        offset += 2
-        if length & 0x80:
-            size = length & 0x7F
-            length = int.from_bytes(data[offset : offset + size], "big")
-            offset += size
-        if offset + length > len(data):
-            raise ValueError("truncated")
-        items.append((tag, data[offset : offset + length]))
-        offset += length
-    return items
+def registry_uses_tls(registry: str, insecure: list[str]) -> bool:
+    """Whether the engine would ask a registry over TLS, given its list of registries and networks that it may ask without."""
+    host, port = _host_names.split_registry(registry)
+    names = {registry.partition("/")[0], host, "%s:%d" % (host, port)}
+    for entry in [*insecure, "127.0.0.0/8"]:
+        if entry in names:
+            return False
+        try:
+            if ipaddress.ip_address(host) in ipaddress.ip_network(entry, strict=False):
+                return False
+        except ValueError:
+            continue
+    return True
 
 
 def gather(
-    data_dir: str, account_name: str, encrypted: bool, kernel: bool, socket_path: str, reference_time: float | None
+    data_dir: str,
+    account_name: str,
+    encrypted: bool,
+    kernel: bool,
+    socket_path: str,
+    reference_time: float | None,
+    registry: str = "",
+    registry_tls: bool = True,
+    data_path_port: int = 4789,
 ) -> dict[str, Any]:
-    """All facts in one dictionary; `kernel` also tries what the overlay needs of the kernel."""
+    """All facts in one dictionary; `kernel` also tries what the overlay needs of the kernel and asks the name servers and `registry`."""
     offset = None if reference_time is None else round(time.time() - reference_time, 3)
     installed = packages()
     docker, swarm = engine(socket_path, installed)
@@ -600,6 +737,7 @@ def gather(
         "hostname": socket.gethostname(),
         "machine_id": read_text("/etc/machine-id").strip(),
         "boot_id": read_text("/proc/sys/kernel/random/boot_id").strip(),
+        "hardware": read_text("/sys/class/dmi/id/sys_vendor").strip(),
         "cpus": len(os.sched_getaffinity(0)),
         "memory_mb": total,
         "memory_available_mb": available,
@@ -609,6 +747,7 @@ def gather(
         "interfaces": net["interfaces"],
         "routes": net["routes"],
         "network_error": net["error"],
+        "devices": net["devices"],
         "name_servers": name_servers(),
         "listening": listening_ports(),
         "vmxnet3": vmxnet3_interfaces(),
@@ -621,4 +760,20 @@ def gather(
         "packages": installed,
     }
     facts["kernel_overlay"] = kernel_overlay(encrypted) if kernel else {}
+    facts.update(kernel_modules={}, sockets=[], packet_filter={}, forwarding={}, dns=[], registry={})
+    if kernel:
+        ports = [("tcp", 2377), ("tcp", 7946), ("udp", 7946), ("tcp", 9090), ("udp", data_path_port)]
+        facts["kernel_modules"] = kernel_modules(encrypted, docker["version"])
+        facts["sockets"] = _host_network.sockets(ports, _docker_http.daemon_pid())
+        facts["packet_filter"] = _host_network.packet_filter()
+        facts["forwarding"] = _host_network.forwarding()
+        name = _host_names.split_registry(registry)[0]
+        facts["dns"] = _host_names.ask_name_servers(facts["name_servers"], "" if _host_names.is_address(name) else name)
+        if registry and not _proxied(docker["proxy"]):
+            tls = registry_tls and registry_uses_tls(registry, docker["insecure_registries"])
+            facts["registry"] = _host_names.registry(registry, tls)
     return facts
+
+
+def _proxied(proxy: dict[str, str]) -> bool:
+    return bool(proxy["http"] or proxy["https"])

