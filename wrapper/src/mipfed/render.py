@@ -47,7 +47,7 @@ def console(*, stderr: bool = False) -> Console:
 
 def visible(text: str) -> str:
     """Return a text without control characters: names and labels from elsewhere do not get to steer the terminal."""
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda found: f"\\x{ord(found[0]):02x}", text)
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda found: f"\\x{ord(found[0]):02x}", text.replace("\r\n", "\n"))
 
 
 def line(text: str = "", *, stream: TextIO | None = None) -> None:
