@@ -49,7 +49,8 @@ class EspEntries:
         return sorted(self._foreign)
 
     def _request(self, kind: int, peer: str) -> bool:
-        assert self._netlink is not None
+        if self._netlink is None:
+            return False
         addresses = _netlink.attribute(1, socket.inet_aton(self._own)) + _netlink.attribute(2, socket.inet_aton(peer))
         protocol = _netlink.attribute(1, struct.pack("B", _ESP))
         inner = _netlink.attribute(_TUPLE_IP | _NESTED, addresses) + _netlink.attribute(_TUPLE_PROTO | _NESTED, protocol)

@@ -214,7 +214,7 @@ class Listener:
         capture = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_ALL))
         self._prepare(capture, code)
         self.capture = capture
-        self.handlers[capture] = self._captured
+        self.handlers[capture] = lambda: self._captured(capture)
         udp = any(item["proto"] == "udp" for item in given["ports"])
         wanted = [_link_wire.TCP] if self.tcp_ports else []
         wanted += [_link_wire.UDP] if udp else []
@@ -301,11 +301,10 @@ class Listener:
             return None
         return message
 
-    def _captured(self) -> None:
-        assert self.capture is not None
+    def _captured(self, capture: socket.socket) -> None:
         for _round in range(512):
             try:
-                data, place = self.capture.recvfrom(_link_wire.LARGEST)
+                data, place = capture.recvfrom(_link_wire.LARGEST)
             except BlockingIOError:
                 return
             except OSError:

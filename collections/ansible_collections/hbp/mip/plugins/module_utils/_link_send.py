@@ -201,7 +201,8 @@ class Sender:
             poll.register(endpoint.fileno(), select.POLLIN)
         by_number = {}
         for connection in open_ones:
-            assert connection.endpoint is not None
+            if connection.endpoint is None:
+                continue
             by_number[connection.endpoint.fileno()] = connection
             poll.register(connection.endpoint.fileno(), select.POLLIN if connection.request else select.POLLOUT)
         for number, event in poll.poll(seconds * 1000):
@@ -353,7 +354,8 @@ class Sender:
 
     def _advance(self, connection: Connection) -> None:
         endpoint = connection.endpoint
-        assert endpoint is not None
+        if endpoint is None:
+            return
         if not connection.request:
             number = endpoint.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if number:

@@ -259,7 +259,7 @@ def _icmp_words(entries: Iterable[Mapping[str, Any]], answers: _Answers) -> str:
             continue
         name = by_address.get(entry["from"])
         sender = f"{name} ({entry['from']})" if name else entry["from"]
-        told.append(f"{sender} answered “{_ICMP.get(entry['code'], 'unreachable')}” (ICMP 3/{entry['code']})")
+        told.append(f"{sender} answered with ICMP 3/{entry['code']} ({_ICMP.get(entry['code'], 'unreachable')})")
     return "; ".join(dict.fromkeys(told))
 
 
