@@ -23,7 +23,7 @@ _MSG_ERRQUEUE = 0x2000
 _ORIGIN_ICMP = 2
 #: Errors that an earlier packet's ICMP answer leaves on the socket; the packet in hand was not sent and has to be sent again.
 _STALE = (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN, errno.EPROTO, errno.EOPNOTSUPP)
-_INTERVAL = 0.35
+_INTERVAL = 0.5
 _GRACE = 0.7
 _BURST = 64
 _CHUNK = 1 << 17

@@ -150,7 +150,7 @@ options:
         elements: int
         default: []
   attempts:
-    description: How often at most a packet is sent; what was answered is not repeated. They are 0.35 seconds apart.
+    description: How often at most a packet is sent; what was answered is not repeated. They are half a second apart.
     type: int
     default: 4
   timeout:

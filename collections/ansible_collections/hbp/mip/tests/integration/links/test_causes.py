@@ -64,7 +64,7 @@ def test_refused_by_filters(net: Network) -> None:
         },
     }
     evidence = [p["message"] for p in report["problems"] if "UDP port 7946 from wa" in p["message"]]
-    assert 'ms (10.88.0.11) answered "administratively prohibited" (ICMP 3/13)' in evidence[0]
+    assert "ms (10.88.0.11) answered with ICMP 3/13 (administratively prohibited)" in evidence[0]
 
 
 def test_stateful_filter_does_not_hide_missing_esp(net: Network) -> None:

@@ -156,13 +156,13 @@ def test_beside_a_running_swarm(machines: Machines) -> None:
     listening = {(item["proto"], item["port"]): item for item in machines.told["a"]["listened"]["listening"]}
     assert listening["tcp", 2377]["by"].startswith("dockerd (pid ") and not listening["tcp", 2377]["own"]
     assert listening["udp", 7946]["by"].startswith("dockerd (pid ")
-    assert all(told["sent"]["sent"][0]["probes"][0]["sent"] == 1 for told in machines.told.values())
-    # one line for each datagram to the gossip, one for each connection to the manager that says nothing; nothing else
+    # one line for each datagram to the gossip (a busy machine answers so late that it is repeated), and one for each connection to the
+    # manager that says nothing; nothing else
     for name in NAMES:
         lines = lab.ssh(name, f"journalctl -u docker --since @{since} -o cat --no-pager").splitlines()
         gossip = [line for line in lines if "memberlist" in line]
         others = [line for line in lines if line not in gossip and "security handshake" not in line]
-        assert len(gossip) <= 5 * 2 and len(lines) - len(gossip) - len(others) <= 5 * 2 * (name == "a")
+        assert len(gossip) <= 5 * 2 * 2 and len(lines) - len(gossip) - len(others) <= 5 * 2 * (name == "a")
         assert not [line for line in others if "level=error" in line or "level=warning" in line], others
     assert lab.ssh("a", "docker node ls --format '{{.Status}}'").split() == ["Ready"] * 3
 

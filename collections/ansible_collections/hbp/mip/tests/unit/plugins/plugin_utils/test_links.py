@@ -381,7 +381,7 @@ def test_refusals() -> None:
         assert name
     report = world.judge()
     assert set(bad(report).values()) == {"receiver-filter"}
-    assert 'ms (192.0.2.1) answered "port unreachable" (ICMP 3/3)' in report["problems"][0]["message"]
+    assert "ms (192.0.2.1) answered with ICMP 3/3 (port unreachable)" in report["problems"][0]["message"]
     for flow in world.collected["ms"]["flows"]:
         flow["events"].update({"syn-delivered": 1, "rst-left": 1})
         flow["events"].pop("synack-left", None)
