@@ -4,8 +4,8 @@
 """Compiles a pathology's CSV files into the engine's datasets.db.
 
 Of each pathology: survey (hashes), comparison with the manifest, pieces (rows into a database each), finish (the pieces merged),
-publication (one rename). Survey, pieces and finish run in child processes, several at once; they are forked, because a module
-that Ansible sends has no file that a fresh interpreter could import. A database appears under its name only when it is complete.
+publication (one rename). Survey, pieces and finish run in child processes, several at once. A database appears under its name only
+when it is complete.
 
 Values of cells stay on the node: what is returned has files, lines, columns and rules.
 """
@@ -16,21 +16,16 @@ import contextlib
 import errno
 import fcntl
 import hashlib
-import json
 import os
 import re
-import selectors
-import signal
 import sqlite3
 import stat
-import sys
 import time
 from collections import deque
-from types import FrameType, TracebackType
-from typing import Any, Callable, Deque, Dict, Generator, Iterator, List, NamedTuple, NoReturn, Optional, Sequence, Set, Tuple, Union
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
 from urllib.parse import quote
 
-from ansible_collections.hbp.mip.plugins.module_utils import _cdes, _compile_rows, _compiled, _csv
+from ansible_collections.hbp.mip.plugins.module_utils import _cdes, _children, _compile_database, _compile_rows, _compiled, _csv
 
 PRIVACY_ROWS = 10
 #: CSV bytes of a pathology from which on more than one process works on it, and the least for each.
@@ -44,24 +39,9 @@ _FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _TEMPORARY = re.compile(r"datasets\.db(?:\.json|\.errors\.txt)?\.tmp-([0-9]+)(?:-.*)?")
 _READ_BYTES = 1 << 20
 _MARK_EVERY = 4 << 20
-# SQLite before 3.32 takes 999 parameters unless it was built otherwise.
-_MOST_PARAMETERS = 900
-_CACHE_KIB = 2048
 _LONGEST_VALUE = 200
 
 Range = Tuple[int, int, int]
-#: What is to be done at once in child processes; the answers come back in this order.
-Batch = List[Callable[[], Dict[str, Any]]]
-
-
-class Refused(Exception):
-    """A pathology cannot be compiled, for a reason that is not a wrong cell."""
-
-    def __init__(self, code: str, message: str, fix: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.fix = fix
 
 
 class CsvFile(NamedTuple):
@@ -108,9 +88,9 @@ class Compiler:
         present = self._present(set(names))
         self.absent = sorted(set(names) - set(present))
         processes = self.options.processes or min(_cores(), MOST_AUTOMATIC)
-        work = deque((name, _Pathology(self, name).steps(processes)) for name in present if not names or name in names)
-        with _Children() as children:
-            _work_off(work, children, processes)
+        work = deque(_Pathology(self, name).steps(processes) for name in present if not names or name in names)
+        with _children.Children() as children:
+            _children.work_off(work, children, processes)
         self.pathologies = dict(sorted(self.pathologies.items()))
         self.problems.sort(key=lambda problem: problem["pathology"])
         self.diff.sort(key=lambda diff: diff["before_header"])
@@ -137,13 +117,13 @@ class Compiler:
                 self.problem(
                     "symlink",
                     "",
-                    "%s is a symbolic link and was not followed; in the engine's container it leads nowhere" % _shown(path),
+                    "%s is a symbolic link and was not followed; in the engine's container it leads nowhere" % _children.shown(path),
                     "put the folder itself there, or mount it",
                 )
             elif not entry.is_dir(follow_symlinks=False):
                 continue
             elif not _FOLDER.fullmatch(entry.name):
-                message = "%s cannot be a pathology (letters, digits, '_', '.' and '-', not more than 64)" % _shown(path)
+                message = "%s cannot be a pathology (letters, digits, '_', '.' and '-', not more than 64)" % _children.shown(path)
                 self.problem("folder-name", "", message, "rename it, or move it out of %s" % self.data_dir)
             else:
                 found.append(entry.name)
@@ -162,7 +142,7 @@ class _Pathology:
         self.temporary = "%s.tmp-%d" % (self.database, os.getpid())
         self.result: Dict[str, Any] = {"state": "failed", "reasons": [], "seconds": 0.0, "errors": [], "errors_total": 0}
 
-    def steps(self, processes: int) -> Generator[Batch, List[Dict[str, Any]], None]:
+    def steps(self, processes: int) -> _children.Steps:
         """Go all the way; each batch is for child processes, and their answers are sent back in."""
         began = time.monotonic()
         lock = -1
@@ -171,16 +151,17 @@ class _Pathology:
                 lock, alone = self._lock()
                 self._clean(alone)
             yield from self._compile(processes)
-        except Refused as refused:
+        except _children.Refused as refused:
             self.compiler.problem(refused.code, self.name, refused.message, refused.fix)
         except OSError as error:
-            where = _shown(error.filename) if isinstance(error.filename, str) else self.folder
+            where = _children.shown(error.filename) if isinstance(error.filename, str) else self.folder
             fix = "make room on the disk" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "check the owner, mode and state of the file"
-            self.compiler.problem(_code_of(error), self.name, "%s: %s" % (where, error.strerror), fix)
+            self.compiler.problem(_children.code_of(error), self.name, "%s: %s" % (where, error.strerror), fix)
         finally:
             if not self.options.check:
                 for path in _temporaries(self.folder, os.getpid()):
-                    _remove(path)
+                    with contextlib.suppress(OSError):
+                        os.unlink(path)
             if lock >= 0:
                 os.close(lock)
             self.result["seconds"] = round(time.monotonic() - began, 3)
@@ -193,7 +174,9 @@ class _Pathology:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
-            raise Refused("busy", "another compile is at work in %s" % self.folder, "wait until it is done, then run again") from None
+            raise _children.Refused(
+                "busy", "another compile is at work in %s" % self.folder, "wait until it is done, then run again"
+            ) from None
         except OSError:
             return descriptor, False
         return descriptor, True
@@ -205,13 +188,13 @@ class _Pathology:
             if number and (alone or not _alive(int(number.group(1)))):
                 _remove(path)
 
-    def _compile(self, processes: int) -> Generator[Batch, List[Dict[str, Any]], None]:
+    def _compile(self, processes: int) -> _children.Steps:
         content, sha256 = self._cdes_content()
         files: List[CsvFile] = [] if self.options.metadata_only else self._files()
         if files:
             # The parent's share of a survey is nothing, so the files are dealt out whatever their number.
             hands = max(1, min(processes, len(files)))
-            answers = yield [_bound(_survey, files[hand::hands]) for hand in range(hands)]
+            answers = yield [_children.bound(_survey, files[hand::hands]) for hand in range(hands)]
             surveyed = {item["name"]: item for answer in answers for item in _checked(answer, self.folder)["files"]}
             files = [_surveyed(file, surveyed[file.name]) for file in files]
         hashes = {file.name: file.sha256 for file in files}
@@ -230,7 +213,7 @@ class _Pathology:
             return
         if not self._replaceable():
             message = "%s is not a plain file" % self.database
-            raise Refused("database-unusable", message, "move it away: the engine needs the database itself there")
+            raise _children.Refused("database-unusable", message, "move it away: the engine needs the database itself there")
         difference = self._difference(sha256, hashes)
         if self.options.check:
             self.result["state"] = "would_compile"
@@ -248,7 +231,7 @@ class _Pathology:
             descriptor = _open_plain(_inside(self.compiler.data_dir, path))
         except FileNotFoundError:
             fix = "run mipfed data consolidate, or copy the pathology's CDEsMetadata.json there"
-            raise Refused("cdes-missing", "%s is missing; nothing can be compiled without it" % path, fix) from None
+            raise _children.Refused("cdes-missing", "%s is missing; nothing can be compiled without it" % path, fix) from None
         with os.fdopen(descriptor, "rb") as stream:
             content = stream.read(_cdes.MOST_BYTES + 1)
         return content, hashlib.sha256(content).hexdigest()
@@ -283,8 +266,8 @@ class _Pathology:
         for name in names:
             path = os.path.join(self.folder, name)
             if not _csv.FILE_NAME.fullmatch(name):
-                message = "%s is named against the rule (letters, digits, '_', '.' and '-'), so nothing was compiled" % _shown(path)
-                raise Refused("file-name", message, "rename it, or move it out of %s" % self.folder)
+                message = "%s is named against the rule (letters, digits, '_', '.' and '-'); nothing was compiled" % _children.shown(path)
+                raise _children.Refused("file-name", message, "rename it, or move it out of %s" % self.folder)
             found.append(CsvFile(name, _inside(self.compiler.data_dir, path)))
         return found
 
@@ -304,15 +287,15 @@ class _Pathology:
         title = "%s, compiled from" % self.database
         return {"before_header": title, "after_header": title, "before": before, "after": after}
 
-    def _build(self, cdes: _cdes.Cdes, sha256: str, files: List[CsvFile], processes: int) -> Generator[Batch, List[Dict[str, Any]], None]:
+    def _build(self, cdes: _cdes.Cdes, sha256: str, files: List[CsvFile], processes: int) -> _children.Steps:
         plan = _Plan(cdes, self.options, self.temporary, files)
         parts = plan.parts(processes)
-        answers = yield [_bound(plan.load, number, part) for number, part in enumerate(parts)]
+        answers = yield [_children.bound(plan.load, number, part) for number, part in enumerate(parts)]
         for answer in answers:
             _checked(answer, self.folder)
         total = sum(answer["errors_total"] for answer in answers)
         rows = sum(answer["rows"] for answer in answers)
-        (last,) = yield [_bound(plan.finish, len(parts), rows, total)]
+        (last,) = yield [_children.bound(plan.finish, len(parts), rows, total)]
         answers.append(_checked(last, self.folder))
         total += last["errors_total"]
         if total:
@@ -341,7 +324,7 @@ class _Pathology:
         parts = sorted(
             (path for path in _temporaries(self.folder, os.getpid()) if "-errors-" in path), key=lambda path: int(path.rsplit("-", 1)[1])
         )
-        with os.fdopen(_create(temporary), "wb") as stream:
+        with os.fdopen(_compile_database.create_file(temporary), "wb") as stream:
             self._own(stream.fileno(), folder, 0o640)
             room = MOST_ERROR_BYTES
             for part in parts:
@@ -378,7 +361,7 @@ class _Pathology:
         beside = "%s.tmp-%d" % (manifest, os.getpid())
         mark = {"size": made.st_size, "mtime_ns": made.st_mtime_ns}
         hashes = {file.name: file.sha256 for file in files}
-        with os.fdopen(_create(beside), "wb") as stream:
+        with os.fdopen(_compile_database.create_file(beside), "wb") as stream:
             self._own(stream.fileno(), like, mode)
             stream.write(_compiled.manifest_content(sha256, hashes, self.options.policy, self.options.metadata_only, mark))
             stream.flush()
@@ -409,7 +392,9 @@ class _Pathology:
             except sqlite3.Error as error:
                 if "locked" in str(error) or "busy" in str(error):
                     message = "another program is using %s" % self.database
-                    raise Refused("database-locked", message, "find it (fuser -v %s), end it, and compile again" % self.database) from None
+                    raise _children.Refused(
+                        "database-locked", message, "find it (fuser -v %s), end it, and compile again" % self.database
+                    ) from None
         for path in beside:
             _remove(path)
 
@@ -482,12 +467,12 @@ class _Plan:
     def load(self, number: int, part: List[Tuple[int, Range]]) -> Dict[str, Any]:
         """Read and check one part, and put its rows into a database of its own."""
         with _Errors("%s-errors-%d" % (self.temporary, number), self.options.errors_shown) as errors:
-            with _Database(self.path(number), self.variables, self.pairs, create=True) as database:
+            with _compile_database.Database(self.path(number), self.variables, self.pairs, create=True) as database:
                 for index, limits in part:
                     self._load_file(self.files[index], index, limits, database, errors)
             return {"rows": database.rows, "errors": errors.shown, "errors_total": errors.total, "files": sorted(errors.files)}
 
-    def _load_file(self, file: CsvFile, index: int, limits: Range, database: _Database, errors: _Errors) -> None:
+    def _load_file(self, file: CsvFile, index: int, limits: Range, database: _compile_database.Database, errors: _Errors) -> None:
         descriptor = _open_plain(file.path)
         try:
             _same(descriptor, file)
@@ -508,7 +493,7 @@ class _Plan:
                     blocks = _compile_rows.Blocks(descriptor, at, end, number, report)
                     insert = database.inserter(table, index)
                     for lines, rows in _compile_rows.Rows(table, blocks, report).batches():
-                        _still_wanted()
+                        _children.still_wanted()
                         if not errors.total:
                             insert(lines, rows)
             _same(descriptor, file)
@@ -518,7 +503,7 @@ class _Plan:
     def finish(self, parts: int, rows: int, total: int) -> Dict[str, Any]:
         """Merge the parts, look for visits that occur twice, add the metadata."""
         with _Errors("%s-errors-%d" % (self.temporary, parts), self.options.errors_shown) as errors:
-            with _Database(self.path(0), self.variables, self.pairs, create=False) as database:
+            with _compile_database.Database(self.path(0), self.variables, self.pairs, create=False) as database:
                 others = [self.path(number) for number in range(1, parts)]
                 if self.pairs and not total:
                     database.merge_pairs(others)
@@ -529,138 +514,10 @@ class _Plan:
                     database.merge(others)
                     database.add_metadata()
                     if database.last_row() != rows:
-                        raise Refused("internal", "the database has other rows than were read", "run again; if it stays, report it")
+                        raise _children.Refused(
+                            "internal", "the database has other rows than were read", "run again; if it stays, report it"
+                        )
             return {"rows": rows, "errors": errors.shown, "errors_total": errors.total, "files": sorted(errors.files)}
-
-
-class _Database:
-    """A database under construction. It has no journal: until it is complete, nobody else knows of it."""
-
-    def __init__(self, path: str, variables: List[_cdes.Variable], pairs: bool, create: bool) -> None:
-        self.rows = 0
-        self._path = path
-        self._variables = variables
-        self._pairs = pairs
-        if create:
-            for new in [path] + ([path + "-visits"] if pairs else []):
-                os.close(_create(new))
-        # What SQLite sorts on disk stays beside the data. The files have no name.
-        os.environ["SQLITE_TMPDIR"] = os.path.dirname(path)
-        self._connection = sqlite3.connect(path, isolation_level=None)
-        self._attached("main", path)
-        if pairs:
-            self._attached("visits", path + "-visits")
-        if create:
-            self._create()
-
-    def __enter__(self) -> _Database:
-        self._connection.execute("BEGIN")
-        return self
-
-    def __exit__(self, kind: Optional[type], _error: Optional[BaseException], _trace: Optional[TracebackType]) -> None:
-        if kind is None and self._connection.in_transaction:
-            self._connection.execute("COMMIT")
-        self._connection.close()
-
-    def _attached(self, name: str, path: str) -> None:
-        if name != "main":
-            self._connection.execute("ATTACH ? AS %s" % name, (path,))
-        for pragma in ("journal_mode = OFF", "synchronous = OFF", "locking_mode = EXCLUSIVE", "cache_size = -%d" % _CACHE_KIB):
-            self._connection.execute("PRAGMA %s.%s" % (name, pragma))
-
-    def _create(self) -> None:
-        """The tables as the engine knows them. In a CHECK, OR: with IN, SQLite makes an index for each cell of each row."""
-        self._connection.execute("PRAGMA main.page_size = 4096")
-        self._connection.execute("PRAGMA main.encoding = 'UTF-8'")
-        self._connection.execute(
-            "CREATE TABLE METADATA(code TEXT PRIMARY KEY ASC CHECK (typeof(code) = 'text'), label TEXT CHECK (typeof(label) = 'text'), "
-            "sql_type TEXT CHECK (typeof(sql_type) = 'text'), isCategorical INTEGER CHECK (typeof(isCategorical) = 'integer'), "
-            "enumerations TEXT CHECK (typeof(enumerations) = 'text' OR typeof(enumerations) = 'null'), "
-            "min INTEGER CHECK (typeof(min) = 'integer' OR typeof(min) = 'null'), "
-            "max INTEGER CHECK (typeof(max) = 'integer' OR typeof(max) = 'null'))"
-        )
-        columns = []
-        for variable in self._variables:
-            name = _quoted(variable.code)
-            types = {"int": ("integer", "null"), "real": ("real", "integer", "null"), "text": ("text", "null")}[variable.sql_type.lower()]
-            check = " OR ".join("typeof(%s) = '%s'" % (name, kind) for kind in types)
-            columns.append("%s %s CHECK (%s)" % (name, variable.sql_type, check))
-        self._connection.execute("CREATE TABLE DATA(%s)" % ", ".join(columns))
-        if self._pairs:
-            self._connection.execute("CREATE TABLE visits.pairs(file INTEGER, subjectid TEXT, visitid TEXT, line INTEGER)")
-
-    def inserter(self, table: _compile_rows.Table, file: int) -> Callable[[Sequence[int], List[List[str]]], None]:
-        """A function that adds rows of a file with these columns. Empty text is '', an empty number NULL."""
-        names = ", ".join(_quoted(column.code) for column in table.columns)
-        texts = [column.sql_type == "text" for column in table.columns]
-        connection = self._connection
-        bound = table.width <= _MOST_PARAMETERS
-        values = ", ".join("?" if text else "nullif(?, '')" for text in texts)
-        statement = "INSERT INTO DATA(%s) VALUES(%s)" % (names, values)
-        pairs = "INSERT INTO visits.pairs VALUES(%d, ?, ?, ?)" % file
-        subject, visit = (table.index.get("subjectid", 0), table.index.get("visitid", 0)) if self._pairs else (0, 0)
-
-        def insert(lines: Sequence[int], rows: List[List[str]]) -> None:
-            if bound:
-                connection.executemany(statement, rows)
-            else:
-                for row in rows:
-                    literals = [_literal(cell) if cell or text else "NULL" for cell, text in zip(row, texts)]
-                    connection.execute("INSERT INTO DATA(%s) VALUES(%s)" % (names, ", ".join(literals)))
-            if self._pairs:
-                connection.executemany(pairs, ((row[subject], row[visit], line) for row, line in zip(rows, lines)))
-            self.rows += len(rows)
-
-        return insert
-
-    def merge_pairs(self, others: List[str]) -> None:
-        """Add the visits of the other parts to those of this one."""
-        for other in others:
-            with self._other(other + "-visits"):
-                self._connection.execute("INSERT INTO visits.pairs SELECT * FROM other.pairs")
-
-    def repeated_visits(self) -> Iterator[Tuple[int, int, int]]:
-        """File, line, and the line of the first occurrence, of each visit of a subject that a file holds again."""
-        before: Tuple[Any, ...] = ()
-        first = 0
-        query = "SELECT file, subjectid, visitid, line FROM visits.pairs ORDER BY file, subjectid, visitid, line"
-        for row in self._connection.execute(query):
-            if row[:3] == before:
-                yield row[0], row[3], first
-            else:
-                before, first = row[:3], row[3]
-
-    def merge(self, others: List[str]) -> None:
-        """Append the rows of the other parts. The tables being alike, SQLite copies records as they are."""
-        for other in others:
-            with self._other(other):
-                self._connection.execute("INSERT INTO main.DATA SELECT * FROM other.DATA")
-            os.unlink(other)
-
-    @contextlib.contextmanager
-    def _other(self, path: str) -> Iterator[None]:
-        # A database can be attached and detached between transactions only.
-        self._connection.execute("COMMIT")
-        self._connection.execute("ATTACH ? AS other", (path,))
-        self._connection.execute("PRAGMA other.cache_size = -%d" % _CACHE_KIB)
-        self._connection.execute("BEGIN")
-        yield
-        self._connection.execute("COMMIT")
-        self._connection.execute("DETACH other")
-        self._connection.execute("BEGIN")
-
-    def add_metadata(self) -> None:
-        """One row for each variable. Bounds stay NULL: their columns take integers only, and the engine does not read them."""
-        rows = []
-        for variable in self._variables:
-            enumerations = ",".join(code for code, _unused in variable.enumerations or ())
-            rows.append((variable.code, variable.label, variable.sql_type, int(variable.is_categorical), enumerations or None))
-        self._connection.executemany("INSERT INTO METADATA VALUES(?, ?, ?, ?, ?, NULL, NULL)", rows)
-
-    def last_row(self) -> int:
-        """The number of the last row, which is that of the rows."""
-        (number,) = self._connection.execute("SELECT ifnull(max(rowid), 0) FROM DATA").fetchone()
-        return int(number)
 
 
 class _Errors:
@@ -691,7 +548,7 @@ class _Errors:
         if self._room <= 0:
             return
         if self._stream is None:
-            self._stream = os.fdopen(_create(self._path), "wb")
+            self._stream = os.fdopen(_compile_database.create_file(self._path), "wb")
         told = "" if value is None else ": %s" % (ascii(value[:_LONGEST_VALUE]) + ("..." if len(value) > _LONGEST_VALUE else ""))
         text = "%s:%d:%s: %s: %s%s\n" % (file, line, column, rule, message, told)
         content = text.encode("utf-8", "backslashreplace")
@@ -726,9 +583,9 @@ def _survey(files: Sequence[CsvFile]) -> Dict[str, Any]:
                         wanted = size + newline + 1 + _MARK_EVERY
                     line += block.count(b"\n")
                 size += len(block)
-                _still_wanted()
+                _children.still_wanted()
             if _identity(os.fstat(descriptor)) != _identity(before) or size != before.st_size:
-                raise Refused(
+                raise _children.Refused(
                     "file-changed", "%s was written to while it was read" % file.name, "wait until it is complete, then run again"
                 )
         finally:
@@ -749,32 +606,29 @@ def _identity(status: os.stat_result) -> Tuple[int, ...]:
 def _same(descriptor: int, file: CsvFile) -> None:
     """Refuse a file that is not the one that was hashed."""
     if _identity(os.fstat(descriptor)) != file.identity:
-        raise Refused("file-changed", "%s was changed while it was compiled" % file.name, "wait until it is complete, then run again")
+        raise _children.Refused(
+            "file-changed", "%s was changed while it was compiled" % file.name, "wait until it is complete, then run again"
+        )
 
 
 def _inside(root: str, path: str) -> str:
-    """The path to open for a file, which may be a link but not out of the data folder. Raises FileNotFoundError, Refused."""
+    """The path to open for a file, which may be a link but not out of the data folder. Raises FileNotFoundError, _children.Refused."""
     if stat.S_ISLNK(os.lstat(path).st_mode):
         real, root = os.path.realpath(path), os.path.realpath(root)
         if os.path.commonpath([root, real]) != root:
-            raise Refused(
+            raise _children.Refused(
                 "symlink", "%s is a symbolic link out of the data folder and was not followed" % path, "put the file itself there"
             )
         return real
     return path
 
 
-def _create(path: str) -> int:
-    """A new file that only we can read, opened for writing; whose folder it is cannot lead us elsewhere by a link."""
-    return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-
-
 def _open_plain(path: str) -> int:
-    """Open a plain file for reading. Raises OSError, Refused."""
+    """Open a plain file for reading. Raises OSError, _children.Refused."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise Refused("file-unusable", "%s is not a plain file" % path, "move it away")
+        raise _children.Refused("file-unusable", "%s is not a plain file" % path, "move it away")
     return descriptor
 
 
@@ -796,20 +650,8 @@ def _inputs(compiler: str, policy: str, metadata_only: bool, cdes: str, files: D
     return "\n".join(lines) + "\n"
 
 
-def _quoted(name: str) -> str:
-    return '"%s"' % name.replace('"', '""')
-
-
-def _literal(cell: str) -> str:
-    return "'%s'" % cell.replace("'", "''")
-
-
 def _printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _shown(path: str) -> str:
-    return ascii(path) if len(path) <= 200 else ascii(path[:200]) + "..."
 
 
 def _cores() -> int:
@@ -851,207 +693,11 @@ def _alive(pid: int) -> bool:
         return False
 
 
-def _code_of(error: OSError) -> str:
-    return "disk-full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "file-unusable"
-
-
 def _checked(answer: Dict[str, Any], folder: str) -> Dict[str, Any]:
     """The answer of a child, or the reason why there is none as an exception."""
     if "refused" in answer:
         code, message, fix = answer["refused"]
         if code == "disk-full":
             message = "there was not enough room in %s" % folder
-        raise Refused(code, message, fix)
+        raise _children.Refused(code, message, fix)
     return answer
-
-
-# Child processes.
-
-_parent = 0
-
-
-def _bound(function: Callable[..., Dict[str, Any]], *arguments: Any) -> Callable[[], Dict[str, Any]]:
-    return lambda: function(*arguments)
-
-
-def _still_wanted() -> None:
-    """End a child whose parent was killed."""
-    if _parent and os.getppid() != _parent:
-        os._exit(1)
-
-
-def _answer(function: Callable[[], Dict[str, Any]]) -> Dict[str, Any]:
-    """What a child found. Texts of unforeseen exceptions may hold values, so only their kind and place are told."""
-    try:
-        return function()
-    except Refused as refused:
-        return {"refused": [refused.code, refused.message, refused.fix]}
-    except OSError as error:
-        where = "%s: " % _shown(error.filename) if isinstance(error.filename, str) else ""
-        fix = "make room on the disk" if _code_of(error) == "disk-full" else "check the file's owner and mode, and the disk"
-        return {"refused": [_code_of(error), "%s%s" % (where, error.strerror), fix]}
-    except sqlite3.OperationalError as error:
-        if "full" in str(error) or "disk I/O" in str(error):
-            return {"refused": ["disk-full", "the disk is full or failing", "make room on the disk, and look at it: dmesg"]}
-        return _unforeseen(error)
-    except MemoryError:
-        return {"refused": ["memory", "there was not enough memory", "free memory on the node, and run again"]}
-    except Exception as error:
-        return _unforeseen(error)
-
-
-def _unforeseen(error: Exception) -> Dict[str, Any]:
-    trace = error.__traceback__
-    where = ""
-    while trace is not None:
-        where = "%s:%d" % (os.path.basename(trace.tb_frame.f_code.co_filename), trace.tb_lineno)
-        trace = trace.tb_next
-    return {"refused": ["internal", "%s at %s" % (type(error).__name__, where), "run again; if it stays, report it with this message"]}
-
-
-class _Children:
-    """Child processes, each with one piece of work. None outlives this context, not even when we are told to end.
-
-    A signal that tells us so comes as the exception Ended, and only while children are waited for: never between a fork and the note
-    of its number, or between the two renames of a publication.
-    """
-
-    def __init__(self) -> None:
-        self._selector = selectors.DefaultSelector()
-        self._running: Dict[int, Tuple[int, List[bytes], Any]] = {}
-        self._handlers: Dict[int, Any] = {}
-        self._mask: Set[Any] = set()
-
-    def __enter__(self) -> _Children:
-        # A hang-up that is ignored (nohup) stays ignored.
-        numbers = [number for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT) if signal.getsignal(number) is not signal.SIG_IGN]
-        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
-        self._handlers = {number: signal.signal(number, self._told_to_end) for number in numbers}
-        return self
-
-    def _told_to_end(self, number: int, _frame: Optional[FrameType]) -> NoReturn:
-        raise Ended(number)
-
-    def __exit__(self, *_error: object) -> None:
-        self.kill()
-        self._selector.close()
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
-
-    def kill(self) -> None:
-        """End all children."""
-        for pid, _unused, _also in self._running.values():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        for descriptor, (pid, _unused, _also) in list(self._running.items()):
-            os.waitpid(pid, 0)
-            self._selector.unregister(descriptor)
-            os.close(descriptor)
-        self._running.clear()
-
-    def __len__(self) -> int:
-        return len(self._running)
-
-    def start(self, function: Callable[[], Dict[str, Any]], key: Any) -> None:
-        """Let a child do this; `key` comes back with its answer."""
-        reading, writing = os.pipe()
-        parent = os.getpid()
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        pid = os.fork()
-        if pid == 0:
-            self._child(function, writing, parent)
-        os.close(writing)
-        self._running[reading] = (pid, [], key)
-        self._selector.register(reading, selectors.EVENT_READ)
-
-    def _child(self, function: Callable[[], Dict[str, Any]], writing: int, parent: int) -> NoReturn:
-        global _parent
-        status = 1
-        try:
-            for number in self._handlers:
-                signal.signal(number, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
-            _parent = parent
-            content = json.dumps(_answer(function)).encode("ascii")
-            while content:
-                content = content[os.write(writing, content) :]
-            status = 0
-        finally:
-            os._exit(status)
-
-    def _select(self) -> List[Tuple[selectors.SelectorKey, int]]:
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
-        try:
-            return self._selector.select()
-        finally:
-            signal.pthread_sigmask(signal.SIG_BLOCK, list(self._handlers))
-
-    def wait(self) -> List[Tuple[Any, Dict[str, Any]]]:
-        """Keys and answers of the children that are done, at least one."""
-        done: List[Tuple[Any, Dict[str, Any]]] = []
-        while not done:
-            for selected, _unused in self._select():
-                pid, content, key = self._running[selected.fd]
-                chunk = os.read(selected.fd, 1 << 16)
-                if chunk:
-                    content.append(chunk)
-                    continue
-                self._selector.unregister(selected.fd)
-                os.close(selected.fd)
-                del self._running[selected.fd]
-                _unused_pid, status = os.waitpid(pid, 0)
-                if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
-                    done.append((key, json.loads(b"".join(content))))
-                else:
-                    how = "by signal %d" % os.WTERMSIG(status) if os.WIFSIGNALED(status) else "early"
-                    fix = "see whether memory ran out (dmesg), then run again"
-                    done.append((key, {"refused": ["process-ended", "a process that compiled the files was ended %s" % how, fix]}))
-        return done
-
-
-class Ended(BaseException):
-    """We were told to end by a signal; everything is cleaned up on the way out."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
-def _work_off(work: Deque[Tuple[str, Generator[Batch, List[Dict[str, Any]], None]]], children: _Children, processes: int) -> None:
-    """Run the steps of all pathologies, with as many children at once as there should be processes."""
-    Steps = Generator[Batch, List[Dict[str, Any]], None]
-    answers: Dict[Steps, List[Optional[Dict[str, Any]]]] = {}
-    waiting: Deque[Tuple[Steps, int, Callable[[], Dict[str, Any]]]] = deque()
-
-    def go_on(steps: Steps, sent: Optional[List[Dict[str, Any]]]) -> None:
-        try:
-            batch = next(steps) if sent is None else steps.send(sent)
-        except StopIteration:
-            answers.pop(steps, None)
-            return
-        answers[steps] = [None] * len(batch)
-        waiting.extend((steps, place, function) for place, function in enumerate(batch))
-
-    try:
-        while work or answers:
-            while work and len(waiting) + len(children) < processes:
-                go_on(work.popleft()[1], None)
-            while waiting and len(children) < processes:
-                steps, place, function = waiting.popleft()
-                children.start(function, (steps, place))
-            if not len(children):
-                continue
-            for (steps, place), answer in children.wait():
-                answers[steps][place] = answer
-                complete = [item for item in answers[steps] if item is not None]
-                if len(complete) == len(answers[steps]):
-                    go_on(steps, complete)
-    except BaseException:
-        # Children first: they would go on writing the files that the steps now remove.
-        children.kill()
-        raise
-    finally:
-        for steps in list(answers):
-            steps.close()

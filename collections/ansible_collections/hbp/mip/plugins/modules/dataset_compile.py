@@ -135,7 +135,7 @@ import signal
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.hbp.mip.plugins.module_utils import _compile, _compiled
+from ansible_collections.hbp.mip.plugins.module_utils import _children, _compile, _compiled
 
 
 def main() -> None:
@@ -167,7 +167,7 @@ def main() -> None:
     compiler = _compile.Compiler(parameters["data_dir"], options)
     try:
         compiler.run(parameters["pathologies"])
-    except _compile.Ended as ended:
+    except _children.Ended as ended:
         # Everything is cleaned up; now end as the signal says.
         signal.signal(ended.number, signal.SIG_DFL)
         os.kill(os.getpid(), ended.number)

@@ -25,7 +25,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ansible_collections.hbp.mip.plugins.module_utils import _compile, _compile_rows, _compiled
+from ansible_collections.hbp.mip.plugins.module_utils import _compile, _compile_database, _compile_rows, _compiled
 from ansible_collections.hbp.mip.tests.unit.plugins.modules.compiled_database import canonical, cells, write_quirks
 from ansible_collections.hbp.mip.tests.unit.plugins.modules.module_process import COLLECTIONS, run_module, start_module
 from ansible_collections.hbp.mip.tests.unit.plugins.modules.test_host_modules_pythons import VERSIONS, interpreter
@@ -497,6 +497,31 @@ def test_two_at_once(tmp_path: Path) -> None:
     assert compile_here(tmp_path).pathologies["p"]["state"] == "compiled" and clean(folder)
 
 
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a process that is alive has made is left alone; what links there are is not followed."""
+    folder = pathology(tmp_path, a=GOOD)
+    finished = subprocess.Popen(["true"])
+    finished.wait()
+    target = tmp_path / "target"
+    target.write_text("kept")
+    (folder / f"datasets.db.tmp-{finished.pid}").symlink_to(target)
+    (folder / f"datasets.db.tmp-{os.getppid()}-1").write_text("at work")
+    monkeypatch.setattr(_compile, "_alive", lambda pid: pid == os.getppid())
+
+    def none(_descriptor: int, _operation: int) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    assert compile_here(tmp_path).pathologies["p"]["state"] == "compiled"
+    assert [name for name in os.listdir(folder) if ".tmp-" in name] == [f"datasets.db.tmp-{os.getppid()}-1"]
+    assert target.read_text() == "kept"
+    monkeypatch.undo()
+    assert compile_here(tmp_path).pathologies["p"]["state"] == "unchanged" and clean(folder)
+    (folder / f"datasets.db.tmp-{os.getpid()}").mkdir()
+    assert compile_here(tmp_path, force=True).problems[0]["code"] == "file-unusable"
+    assert _compile._alive(os.getpid()) is False and _compile._alive(finished.pid) is False
+
+
 def test_a_file_that_changes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = pathology(tmp_path, a=GOOD)
     survey = _compile._survey
@@ -514,7 +539,7 @@ def test_a_file_that_changes_meanwhile(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_more_columns_than_parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SQLite before 3.32 takes 999 parameters; then values are quoted."""
-    monkeypatch.setattr(_compile, "_MOST_PARAMETERS", 3)
+    monkeypatch.setattr(_compile_database, "MOST_PARAMETERS", 3)
     nasty = "x'); DELETE FROM DATA; --"
     folder = pathology(tmp_path, a=f"dataset,subjectcode,age,kind,r\none,\"{nasty}\",7,,2.5\none,'''',,a,\n")
     assert compile_here(tmp_path).problems == []
@@ -577,13 +602,13 @@ def test_what_a_child_cannot_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 SLOW = """
 import sys, time
 sys.path.insert(0, {collections!r})
-from ansible_collections.hbp.mip.plugins.module_utils import _compile, _compile_rows
+from ansible_collections.hbp.mip.plugins.module_utils import _compile, _compile_rows, _children
 _compile.SHARED_FROM, _compile.LEAST_PIECE, _compile._MARK_EVERY, _compile_rows.BLOCK_BYTES = 1, 1000, 500, 300
-wanted = _compile._still_wanted
+wanted = _children.still_wanted
 def slowly():
     wanted()
     time.sleep(0.004)
-_compile._still_wanted = slowly
+_children.still_wanted = slowly
 replace = _compile.os.replace
 def replaced(*names):
     time.sleep(0.05)
@@ -594,7 +619,7 @@ print("ready", flush=True)
 try:
     compiler = _compile.Compiler({data!r}, _compile.Options(processes=3))
     compiler.run([])
-except _compile.Ended as ended:
+except _children.Ended as ended:
     sys.exit(100 + ended.number)
 """
 
@@ -737,13 +762,13 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
         pathology(data, a="dataset,subjectcode,age,kind,r\n" + line * (megabytes * 1000000 // len(line)))
         script = (
             f"import sys; sys.path.insert(0, {str(COLLECTIONS)!r})\n"
-            "from ansible_collections.hbp.mip.plugins.module_utils import _compile\n"
-            "answer = _compile._answer\n"
+            "from ansible_collections.hbp.mip.plugins.module_utils import _compile, _children\n"
+            "answer = _children._answer\n"
             "def peak(function):\n"
             "    found = answer(function)\n"
             "    print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0], flush=True)\n"
             "    return found\n"
-            "_compile._answer = peak\n"
+            "_children._answer = peak\n"
             f"c = _compile.Compiler({str(data)!r}, _compile.Options(processes=2)); c.run([]); assert not c.problems"
         )
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
