@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible_collections.hbp.mip.plugins.filter.engine_services import engine_services
-from ansible_collections.hbp.mip.plugins.plugin_utils._data_reports import compiled, consolidate, overview
+from ansible_collections.hbp.mip.plugins.plugin_utils import _links
+from ansible_collections.hbp.mip.plugins.plugin_utils._data_reports import compiled, consolidate, names_of, overview
 from ansible_collections.hbp.mip.plugins.plugin_utils._problems import Problem, Report, problem
 
 #: First line of the message when a report stops a run.
@@ -46,8 +47,11 @@ def _swarm_of(node: Mapping[str, Any]) -> Mapping[str, Any]:
 def check(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
     """Judge the nodes before anything is changed.
 
-    :arg data: ``nodes``, the result of node_check by node name; a node that did not answer is not in it.
-    :returns: ``nodes`` with their facts, problems and warnings; ``problems`` of all of them and between them; ``unreachable``.
+    :arg data: ``nodes``, the result of node_check by node name; a node that did not answer is not in it. ``links``, what
+        :func:`_links.plan` returned, and ``link_answers``, by node name with ``listened``, ``sent`` and ``collected``, where the
+        links were tried. ``ignore``, codes of problems that shall not count.
+    :returns: ``nodes`` with their facts, problems and warnings; ``problems`` of all of them and between them; ``ignored``, the problems
+        that do not count; ``links``, see :func:`_links.judge`, or None; ``unreachable``.
     """
     nodes: Mapping[str, Mapping[str, Any]] = data["nodes"]
     problems = [
@@ -76,12 +80,17 @@ def check(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
                     "If that swarm is no longer needed, run `docker swarm leave` on the node yourself, then deploy again",
                 )
             )
+    links = _tried_links(federation, data, nodes)
+    if links:
+        problems += links["problems"]
+    ignored = [entry for entry in problems if entry["code"] in names_of(data.get("ignore", ()))]
+    problems = [entry for entry in problems if entry not in ignored]
     unreachable = [node["name"] for node in federation["nodes"] if node["name"] not in nodes]
     shown = {
         name: {"problems": node["problems"], "warnings": node.get("warnings_found", []), "facts": node["facts"]}
         for name, node in nodes.items()
     }
-    report: Report = {"nodes": shown, "unreachable": unreachable, "problems": problems}
+    report: Report = {"nodes": shown, "links": links, "unreachable": unreachable, "problems": problems, "ignored": ignored}
     if master in unreachable and data.get("needs_master", False):
         report["problems"] = [
             problem(
@@ -91,6 +100,16 @@ def check(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
         ]
         report["error"] = "unreachable"
     return report
+
+
+def _tried_links(federation: Mapping[str, Any], data: Mapping[str, Any], nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return the verdict over the links, or None when they were not tried."""
+    answers: Mapping[str, Mapping[str, Any]] = data.get("link_answers") or {}
+    if not data.get("links") or not any(answers.values()):
+        return None
+    parts = {part: {name: answer.get(part) for name, answer in answers.items()} for part in ("listened", "sent", "collected")}
+    in_swarm = [name for name, node in nodes.items() if _swarm_of(node).get("cluster_id")]
+    return _links.judge(data["links"], parts["listened"], parts["sent"], parts["collected"], in_swarm, federation["overlay"]["mtu"])
 
 
 def _members(federation: Mapping[str, Any]) -> list[str]:
