@@ -206,14 +206,6 @@ def _check_values(config: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]],
         _network(pool, "mip_swarm.address_pools", errors)
     if not 1024 <= swarm["data_path_port"] <= 49151:
         errors.append(f"mip_swarm.data_path_port: {swarm['data_path_port']} is not between 1024 and 49151")
-    for where, allowed in (("keystore", expose["keystore"]), ("portainer.allow", expose["portainer"]["allow"])):
-        for entry in allowed:
-            network = _network(entry, f"mip_expose.{where}", errors)
-            if network and network.prefixlen == 0:
-                errors.append(f"mip_expose.{where}: {entry} is everyone; name the administrators' addresses")
-    portainer = expose["portainer"]
-    if portainer["allow"] and not (portainer["certificate"] and portainer["key"]):
-        errors.append("mip_expose.portainer: it is served with TLS only; set certificate and key to PEM files on the master")
     firewall = config["mip_firewall"]
     for key in ("engine_allow", "controllers", "ipsec_others"):
         for entry in firewall[key]:
@@ -222,6 +214,18 @@ def _check_values(config: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]],
                 errors.append(f"mip_firewall.{key}: {entry} is everyone; name the addresses")
     if firewall["rollback_seconds"] < 20:
         errors.append(f"mip_firewall.rollback_seconds: {firewall['rollback_seconds']} is too short to come back in; use 20 or more")
+    for where, allowed in (("keystore", expose["keystore"]), ("portainer.allow", expose["portainer"]["allow"])):
+        for entry in allowed:
+            network = _network(entry, f"mip_expose.{where}", errors)
+            if network and network.prefixlen == 0:
+                errors.append(f"mip_expose.{where}: {entry} is everyone; name the administrators' addresses")
+    portainer = expose["portainer"]
+    if (expose["keystore"] or portainer["allow"]) and not firewall["manage"]:
+        errors.append(
+            "mip_expose: what it opens is guarded by the firewall, and mip_firewall.manage is false. Set it to true, or expose nothing"
+        )
+    if portainer["allow"] and not (portainer["certificate"] and portainer["key"]):
+        errors.append("mip_expose.portainer: it is served with TLS only; set certificate and key to PEM files on the master")
     catalogue = config["mip_data"]["catalogue"]
     if catalogue["timeout_seconds"] <= 0 or catalogue["retries"] < 0:
         errors.append("mip_data.catalogue: timeout_seconds must be more than 0, and retries 0 or more")
