@@ -417,9 +417,10 @@ def test_every_finding_is_documented() -> None:
     text = DOCS.read_text(encoding="utf-8")
     for name in _links.FINDINGS:
         assert f"`{name}`" in text, name
-    root = Path(__file__).resolve().parents[4]
-    codes = set(re.findall(r'found\.(?:problem|warning)\(\s*"([a-z-]+)"', (root / "plugins/module_utils/_gates.py").read_text()))
-    codes |= set(re.findall(r'report\(\s*"([a-z-]+)"', (root / "plugins/module_utils/_gates.py").read_text()))
+    utils = Path(__file__).resolve().parents[4] / "plugins/module_utils"
+    gates = "".join(path.read_text(encoding="utf-8") for path in sorted(utils.glob("_gates*.py")))
+    codes = set(re.findall(r'(?:found\.(?:problem|warning|note)|report)\(\s*"([a-z0-9-]+)"', gates))
+    codes |= set(re.findall(r'code = "([a-z0-9-]+)"', gates))
     assert len(codes) > 30
     missing = sorted(code for code in codes if f"`{code}`" not in text)
     assert not missing
