@@ -26,20 +26,21 @@ _ICMP = {
 #: Verdict to who has to act: the sender's host, the network between, or the receiver's host.
 WHO = {
     "sender-filter": "sender", "no-route": "sender", "path": "network", "no-answer": "network", "return-path": "network",
-    "translated": "network", "intercepted": "network", "mtu": "network", "receiver-filter": "receiver", "nobody-listening": "receiver",
+    "translated": "network", "intercepted": "network", "mtu": "network", "late": "network",
+    "receiver-filter": "receiver", "nobody-listening": "receiver",
 }  # fmt: skip
 
 #: Names of findings whose cause does not depend on the protocol.
 _NAMES = {
     "no-route": "link-no-route", "no-answer": "link-no-answer", "translated": "link-translated", "intercepted": "link-tcp-intercepted",
-    "mtu": "link-mtu", "not-measured": "link-not-measured",
+    "mtu": "link-mtu", "late": "link-esp-late", "not-measured": "link-not-measured",
 }  # fmt: skip
 
 #: All names of findings, in the order of docs/findings.md.
 FINDINGS = (
     *(f"link-{proto}-{verdict}" for proto in ("tcp", "udp", "vxlan", "esp") for verdict in ("sender-filter", "path", "receiver-filter")),
     "link-tcp-nobody-listening", "link-udp-nobody-listening", "link-tcp-return-path", "link-tcp-intercepted", "link-translated",
-    "link-no-route", "link-no-answer", "link-reverse-path", "link-mtu", "link-not-measured",
+    "link-no-route", "link-no-answer", "link-reverse-path", "link-esp-late", "link-mtu", "link-not-measured",
 )  # fmt: skip
 
 
@@ -400,6 +401,21 @@ def _let_in_at_times(check: Check, answers: _Answers) -> _Verdict | None:
     )
 
 
+def _late(check: Check, answers: _Answers) -> bool:
+    """Tell whether of every size of ESP some packets were lost before others arrived.
+
+    That is no accident: a stateful firewall between lets ESP in only since the receiver itself has sent some, or a tunnel had to come up.
+    """
+    if check.proto != "esp" or answers.why_deaf(check.sender) or answers.uncertain(check.receiver):
+        return False
+    pairs = []
+    for size in check.sizes:
+        left = answers.seen.get((check.sender, check.receiver, "esp", 0, size), {}).get("left", 0)
+        arrived = answers.seen.get((check.receiver, check.sender, "esp", 0, size), {}).get("arrived", 0)
+        pairs += [(left, arrived)] if left else []
+    return len(pairs) >= 3 and all(0 < arrived < left for left, arrived in pairs)
+
+
 def _sized(check: Check, answers: _Answers) -> tuple[_Verdict, int | None]:
     """Judge all sizes of a check: the verdict, and the path's MTU as far as it was measured."""
     verdicts = {size: _packet(check, size, answers) for size in sorted(check.sizes)}
@@ -413,6 +429,9 @@ def _sized(check: Check, answers: _Answers) -> tuple[_Verdict, int | None]:
     mtu = max(passed)
     smallest = verdicts[passed[0]]
     failed = [size for size in verdicts if size > mtu]
+    if smallest.verdict == "ok" and not failed and _late(check, answers):
+        reason = f"the first packets leave {check.sender} and do not arrive at {check.receiver}, later ones do"
+        return _Verdict("late", reason, smallest.ms), mtu
     if smallest.verdict != "ok" or not failed or verdicts[failed[0]].verdict == "not-measured":
         return smallest, mtu
     lost = verdicts[failed[0]]
@@ -476,6 +495,7 @@ def _request(check: Check, verdict: str, reverse_path: bool, answers: _Answers) 
         )
     return {
         "path": f"Allow {what} from {a} to {b} in every firewall between",
+        "late": f"Allow {what} from {a} to {b} in every firewall between, also when {check.receiver} has not sent any before",
         "no-answer": f"Check that {b} is up, and the cable, VLAN or gateway between it and {a}",
         "return-path": f"Let the answers of {what} from {b} back to {a}: a firewall between drops them, or they take another way",
         "translated": f"Remove the address translation from {a} to {b} for {what}, or give both addresses of a VPN as mip_address",
@@ -622,6 +642,8 @@ def _level(
         return "ok", ""
     if kind == "not-measured":
         return "unknown", ""
+    if kind == "late":
+        return "note", "; if a firewall lets it in as an answer only, it will fail after minutes of silence"
     if kind == "mtu":
         return ("fault" if overlay_mtu and (mtu or 0) < overlay_mtu else "note"), ""
     if check.proto == "vxlan" and links["encrypted"]:

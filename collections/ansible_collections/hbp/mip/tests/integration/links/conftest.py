@@ -78,13 +78,16 @@ class Network:
         for name in (*self.names, "bridge"):
             self.run(name, "nft flush ruleset")
 
-    def round(self, arguments: dict[str, dict[str, Any]]) -> dict[str, Any]:
-        """Run the module on all nodes at once."""
-        started = {name: self.module(name, given) for name, given in arguments.items()}
+    def round(self, arguments: dict[str, dict[str, Any]], pause: float = 0) -> dict[str, Any]:
+        """Run the module on all nodes at once, or with a pause between them."""
+        started = {}
+        for name, given in arguments.items():
+            started[name] = self.module(name, given)
+            time.sleep(pause)
         return {name: result_of(process) for name, process in started.items()}
 
-    def check(self, members: Iterable[str] = (), overlay_mtu: int = 0, **send: Any) -> dict[str, Any]:
-        """All three rounds, as a playbook does them, and the verdicts."""
+    def check(self, members: Iterable[str] = (), overlay_mtu: int = 0, pause: float = 0, **send: Any) -> dict[str, Any]:
+        """All three rounds, as a playbook does them, and the verdicts. `pause` is between the senders."""
         links = _links.plan(self.federation)
         word = secrets.token_hex(16)
         begun = time.monotonic()
@@ -94,7 +97,8 @@ class Network:
             {
                 name: {**given, "mode": "send", "run": word, "targets": _links.targets(links, name, self.listened), **send}
                 for name, given in links["send"].items()
-            }
+            },
+            pause,
         )
         said = time.monotonic()
         self.collected = self.round({name: {"node": name, "mode": "collect", "run": word} for name in self.names})

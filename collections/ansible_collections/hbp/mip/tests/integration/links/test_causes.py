@@ -84,6 +84,20 @@ def test_stateful_filter_does_not_hide_missing_esp(net: Network) -> None:
         }
 
 
+def test_firewall_between_that_lets_answers_in(net: Network) -> None:
+    """It lets ESP of wa out, and in only for whom wa has sent some; ms sends first."""
+    net.run(
+        "bridge",
+        "nft add table bridge t && nft add set bridge t known '{ type ipv4_addr; flags dynamic; size 64; }' && "
+        "nft add chain bridge t forward '{ type filter hook forward priority 0; }' && "
+        f"nft add rule bridge t forward ip saddr {net.addresses['wa']} ip protocol esp add @known '{{ ip daddr }}' accept && "
+        f"nft add rule bridge t forward ip daddr {net.addresses['wa']} ip protocol esp ip saddr != @known drop",
+    )
+    report = net.check(pause=1.5, attempts=20)
+    assert verdicts(report) == {("ms", "wa", "esp", 0): "late"}
+    assert report["ok"] and [entry["code"] for entry in report["notes"]] == ["link-esp-late"]
+
+
 @pytest.mark.parametrize(("mtu", "found"), [(1400, 1400), (1300, 1280)])
 def test_small_path_without_icmp(net: Network, mtu: int, found: int) -> None:
     net.run("bridge", f"ip link set wb mtu {mtu}")

@@ -361,6 +361,19 @@ def test_what_is_let_in_as_an_answer_only() -> None:
     assert next(cell for cell in cells(report, "wa", "ms") if cell["proto"] == "esp")["evidence"].startswith("the firewall of ms knew")
 
 
+def test_what_passes_after_the_other_side_has_sent() -> None:
+    world = World()
+    for item in world.collected["ms"]["seen"]:
+        if item["peer"] == "wa" and item["proto"] == "esp":
+            item.update(arrived=3, delivered=3)
+    report = world.judge()
+    assert bad(report) == {("wa", "ms", "esp", 0): "late"} and report["ok"] and report["path_mtu"] == 1500
+    assert [(entry["node"], entry["code"]) for entry in report["notes"]] == [("wa → ms", "link-esp-late")]
+    # one size that lost nothing shows that it was chance
+    next(item for item in world.collected["ms"]["seen"] if item["peer"] == "wa" and item["size"] == 1400).update(arrived=4, delivered=4)
+    assert bad(world.judge()) == {}
+
+
 def test_members_must_listen_themselves() -> None:
     world = World()
     report = world.judge(members=["wb"])
