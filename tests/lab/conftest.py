@@ -142,7 +142,10 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         pytest.skip("lab machines need root")
     lab_command("down")
     lab_command("up", "--workers", "2")
-    yield Lab(tmp_path_factory.mktemp("state"))
+    made = Lab(tmp_path_factory.mktemp("state"))
+    # The tests ask the engine from here, which is the gateway of the machines' network.
+    made.variables(mip_firewall={"engine_allow": [made.hosts[made.master].rpartition(".")[0] + ".1"]})
+    yield made
     if not os.environ.get("MIPFED_KEEP_LAB"):
         lab_command("down")
 
@@ -184,3 +187,24 @@ def power(machines: Lab) -> Iterator[Callable[[str, str], None]]:
     yield switch
     for name in sorted(off):
         switch(name, "on")
+
+
+#: The test that failed, by file, in files whose tests go on from one another.
+broken: dict[Path, str] = {}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the mark known."""
+    config.addinivalue_line("markers", "in_order: each test of the file goes on from what the one before it has left")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what cannot work any more."""
+    if item.path in broken:
+        pytest.skip(f"{broken[item.path]} failed")
+
+
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    """Take note of a failure."""
+    if item.get_closest_marker("in_order") and call.excinfo and not isinstance(call.excinfo.value, pytest.skip.Exception):
+        broken.setdefault(item.path, item.name)
