@@ -107,7 +107,7 @@ options:
   seconds:
     description: Seconds after which the listener ends, whatever happens.
     type: int
-    default: 60
+    default: 90
   targets:
     description: Whom to send to, for O(mode=send); for O(mode=throughput) exactly one.
     type: list
@@ -414,7 +414,7 @@ def main() -> None:
             "watch": {"type": "list", "elements": "int", "default": []},
             "esp": {"type": "bool", "default": True},
             "data_path_port": {"type": "int", "default": 4789},
-            "seconds": {"type": "int", "default": 60},
+            "seconds": {"type": "int", "default": 90},
             "targets": {
                 "type": "list",
                 "elements": "dict",
