@@ -155,7 +155,8 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.hbp.mip.plugins.module_utils._compile import Compiler, Ended, Options
+from ansible_collections.hbp.mip.plugins.module_utils._children import Ended
+from ansible_collections.hbp.mip.plugins.module_utils._compile import Compiler, Options
 from ansible_collections.hbp.mip.plugins.module_utils._compiled import CDES, DATABASE, MANIFEST, state
 from ansible_collections.hbp.mip.plugins.module_utils._lab_seed import GENERATOR, PATHOLOGIES, Dataset, metadata, plan, table
 
