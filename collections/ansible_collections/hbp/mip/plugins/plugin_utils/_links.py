@@ -150,6 +150,31 @@ def targets(links: Mapping[str, Any], node: str, listened: Mapping[str, Any]) ->
     return result
 
 
+def requirements(links: Mapping[str, Any], node: str) -> list[dict[str, Any]]:
+    """Return what the network team of a node's site has to allow, peers with the same need together.
+
+    :returns: dictionaries with ``direction`` (in, out, as seen from the node), ``what`` (for a network team), ``proto`` (tcp, udp, esp),
+        ``port``, ``why`` and ``peers``, a list of ``{node, address}``. With an encrypted overlay VXLAN is not among them, because on the
+        wire there is ESP only.
+    """
+    rows: dict[tuple[str, str, int], dict[str, Any]] = {}
+    for fields in links["checks"]:
+        check = Check(**fields)
+        if node not in (check.sender, check.receiver) or (check.proto == "vxlan" and links["encrypted"]):
+            continue
+        direction, peer = ("out", check.receiver) if check.sender == node else ("in", check.sender)
+        proto = _transport(check.proto)
+        row = rows.setdefault(
+            (direction, proto, check.port),
+            {
+                "direction": direction, "what": _what(check.proto, check.port), "proto": proto, "port": check.port, "why": check.why,
+                "peers": [],
+            },
+        )  # fmt: skip
+        row["peers"].append({"node": peer, "address": links["nodes"][peer]["address"]})
+    return [rows[key] for key in sorted(rows)]
+
+
 def tournament(nodes: Sequence[str]) -> list[list[tuple[str, str]]]:
     """Return rounds of ordered pairs for measuring throughput: in each round no node is in two pairs, and every ordered pair comes once."""
     names: list[str | None] = list(nodes)

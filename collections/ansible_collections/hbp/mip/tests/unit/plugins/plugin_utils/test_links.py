@@ -187,6 +187,22 @@ def test_targets_know_where_the_probe_itself_listens() -> None:
     assert targets["wb"]["own_tcp"] == []
 
 
+def test_what_a_network_team_has_to_allow() -> None:
+    rows = _links.requirements(_links.plan(federation()), "wb")
+    assert [(row["direction"], row["what"], [peer["node"] for peer in row["peers"]]) for row in rows] == [
+        ("in", "IP protocol 50 (ESP)", ["ms", "wa"]),
+        ("in", "TCP port 7946", ["ms", "wa"]),
+        ("in", "UDP port 7946", ["ms", "wa"]),
+        ("out", "IP protocol 50 (ESP)", ["ms", "wa"]),
+        ("out", "TCP port 2377", ["ms"]),
+        ("out", "TCP port 7946", ["ms", "wa"]),
+        ("out", "UDP port 7946", ["ms", "wa"]),
+    ]
+    assert rows[0]["peers"][0] == {"node": "ms", "address": "192.0.2.1"} and rows[0]["why"]
+    assert "UDP port 4789" in {row["what"] for row in _links.requirements(_links.plan(federation(encrypted=False)), "wb")}
+    assert [row["what"] for row in _links.requirements(_links.plan(federation()), "ui")] == ["TCP port 9090"]
+
+
 @given(count=st.integers(0, 9))
 def test_tournament(count: int) -> None:
     names = [f"n{number}" for number in range(count)]
