@@ -247,7 +247,7 @@ class Federation:
             "foreign": "nft -s list table inet foreign",
             "ufw": "iptables -S ufw-user-input; ip6tables -S ufw6-user-input",
             "ufw file": "cat /etc/ufw/user.rules",
-            "firewalld": "firewall-cmd --list-all-policies && firewall-cmd --info-ipset=mip-brain",
+            "firewalld": "(firewall-cmd --info-policy=mip-brain && firewall-cmd --info-ipset=mip-brain) | sort",
             "zones": "firewall-cmd --list-all-zones",
             "files": "grep -rs '' /etc/mip/ /etc/systemd/system/*mip-firewall* /etc/systemd/system/nftables.service.d"
             " /etc/firewalld/policies /etc/firewalld/ipsets; ls -l /etc/systemd/system/multi-user.target.wants | grep -o 'mip.*'",
