@@ -100,18 +100,25 @@ def doctor(session: Session) -> Outcome:
     )
 
 
+IgnoreCheck = Annotated[
+    list[str] | None,
+    typer.Option("--ignore-check", metavar="CODE", help="Go on in spite of this problem, named by the code in brackets; may be repeated."),
+]
+
+
 @command(app, "check", (*REMOTE, "limit"))
-def check(session: Session) -> Outcome:
-    """Look at every node; changes nothing.
+def check(session: Session, ignore_check: IgnoreCheck = None) -> Outcome:
+    """Look at every node and every link between them; changes nothing.
 
     Tells whether each can be part of the federation, and if not, why and what to do.
     """
     from mipfed import reports
 
-    return session.report(session.play("hbp.mip.check", session.prepare()), "check", reports.check)
+    outcome = session.play("hbp.mip.check", session.prepare(), variables={"check_ignore": ignore_check or []})
+    return session.report(outcome, "check", reports.check)
 
 
-def _plan(session: Session, *, detailed_exitcode: bool) -> Outcome:
+def _plan(session: Session, *, detailed_exitcode: bool, ignore_check: list[str] | None) -> Outcome:
     from mipfed import reports
 
     with_diff = session.options.diff or session.options.verbose > 0
@@ -121,6 +128,7 @@ def _plan(session: Session, *, detailed_exitcode: bool) -> Outcome:
         check=True,
         diff=True,
         with_controllers=True,
+        variables={"check_ignore": ignore_check or []},
     )
     assert outcome.done
     collector = outcome.done.collector
@@ -139,23 +147,24 @@ def _plan(session: Session, *, detailed_exitcode: bool) -> Outcome:
 def plan(
     session: Session,
     detailed_exitcode: Annotated[bool, typer.Option("--detailed-exitcode", help="End with 9 when there are changes to make.")] = False,
+    ignore_check: IgnoreCheck = None,
 ) -> Outcome:
     """Show what deploy would change; changes nothing.
 
     Runs the playbook of deploy in check mode and lists the changes host by host.
     """
-    return _plan(session, detailed_exitcode=detailed_exitcode)
+    return _plan(session, detailed_exitcode=detailed_exitcode, ignore_check=ignore_check)
 
 
 @command(app, "deploy", (*REMOTE, "limit", "check", "diff"))
-def deploy(session: Session) -> Outcome:
+def deploy(session: Session, ignore_check: IgnoreCheck = None) -> Outcome:
     """Make the nodes a working federation.
 
     Installs Docker where it is missing, then brings up swarm, overlay network, keystore and engine. Asks before it starts.
     Running it again changes only what differs.
     """
     if session.options.check:
-        return _plan(session, detailed_exitcode=False)
+        return _plan(session, detailed_exitcode=False, ignore_check=ignore_check)
     prepared = session.prepare()
     nodes = prepared.nodes
     lines = [f"Federation {session.source.name} ({paths.shown(session.source.folder)}):"]
@@ -168,6 +177,7 @@ def deploy(session: Session) -> Outcome:
         prepared,
         diff=session.options.diff,
         with_controllers=True,
+        variables={"check_ignore": ignore_check or []},
     )
     assert outcome.done
     collector = outcome.done.collector

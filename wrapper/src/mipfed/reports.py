@@ -50,6 +50,40 @@ def check(out: Console, data: Mapping[str, Any]) -> None:
         for warning in node.get("warnings") or ():
             text = _mapping(warning).get("message") if isinstance(warning, Mapping) else warning
             out.print(f"warning: {name}: {text}", markup=False)
+    links(out, _mapping(data.get("links")))
+    for entry in _entries(data.get("ignored")):
+        out.print(f"ignored: {entry.get('node')}: {entry.get('message')} [{entry.get('code')}]", markup=False)
+
+
+def links(out: Console, data: Mapping[str, Any]) -> None:
+    """Write what passes between the nodes: a matrix of senders and receivers, and what has to be asked of whom."""
+    pairs = {(pair["from"], pair["to"]): pair for pair in _entries(data.get("pairs"))}
+    if not pairs:
+        return
+    colours = {"ok": "ok", "note": "changed", "unknown": "skipped", "fault": "failed"}
+    senders, receivers = (list(dict.fromkeys(pair[side] for pair in pairs)) for side in (0, 1))
+
+    def cell(sender: str, receiver: str) -> Any:
+        pair = pairs.get((sender, receiver))
+        if pair is None:
+            return coloured_as("skipped", "·")
+        level = str(pair.get("level"))
+        bad = [check for check in _entries(pair.get("checks")) if check.get("level") in ("fault", "unknown")]
+        words = [f"{check['proto']} {check['port'] or ''}".strip() + f" {check['verdict']}" for check in bad]
+        mtu = f" {pair['mtu']}" if pair.get("mtu") else ""
+        return coloured_as(colours.get(level, "failed"), "\n".join(words) or f"ok{mtu}")
+
+    table = [(sender, *(cell(sender, receiver) for receiver in receivers)) for sender in senders]
+    rows(out, ("from \\ to", *receivers), table, title="Links, with the largest IP packet that passes whole")
+    if data.get("path_mtu"):
+        out.print(f"smallest path MTU: {data['path_mtu']}", markup=False)
+    for note in _entries(data.get("notes")):
+        out.print(f"note: {note.get('node')}: {note.get('message')}", markup=False)
+    asked = [request for request in _entries(data.get("requests")) if request.get("text")]
+    if asked and any(pair.get("level") == "fault" for pair in pairs.values()):
+        out.print("[bold]What to ask for[/bold]")
+        for request in asked:
+            out.print(f"  {request.get('host') or 'the network between'}: {request['text']}", markup=False)
 
 
 def coloured_as(state: str, text: str) -> Any:

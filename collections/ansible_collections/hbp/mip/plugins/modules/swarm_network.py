@@ -48,6 +48,12 @@ options:
       - V(0) is the engine's own choice, and it is not compared.
     type: int
     default: 0
+  path_mtu:
+    description:
+      - The MTU that was measured between the hosts. With O(mtu=0) a network that is made now gets it, if it is below the engine's 1500.
+      - An existing network is not compared with it, because its MTU cannot be changed.
+    type: int
+    default: 0
   attachable:
     description:
       - Let containers that are no services use the network.
@@ -109,6 +115,8 @@ from ansible_collections.hbp.mip.plugins.module_utils import _swarm
 from ansible_collections.hbp.mip.plugins.module_utils._engine import EngineError, engine_call, open_engine, wait_until
 
 _MTU_OPTION = "com.docker.network.driver.mtu"
+#: What the engine takes for the MTU between the hosts when it is told none.
+_USUAL_MTU = 1500
 _REMOVE_SECONDS = 30
 
 
@@ -179,8 +187,9 @@ def check_options(params: Dict[str, Any]) -> None:
         raise _swarm.SwarmError("network %s: %s" % (params["name"], error)) from error
     if gateway and (not subnet or gateway not in subnet):
         raise _swarm.SwarmError("network %s: the gateway %s is not in the subnet %s" % (params["name"], gateway, subnet or "(none given)"))
-    if params["mtu"] and not 576 <= params["mtu"] <= 65535:
-        raise _swarm.SwarmError("network %s: an MTU of %d is not possible" % (params["name"], params["mtu"]))
+    for value in (params["mtu"], params["path_mtu"]):
+        if value and not 576 <= value <= 65535:
+            raise _swarm.SwarmError("network %s: an MTU of %d is not possible" % (params["name"], value))
 
 
 def parse_routes(table: str) -> List[Tuple[str, str]]:
@@ -238,7 +247,15 @@ def present(module: AnsibleModule, client: Any, networks: List[Dict[str, Any]]) 
                 "the network %s lacks the label(s) %s. Labels of a network can be set only when it is created"
                 % (params["name"], ", ".join(sorted(missing)))
             )
+        if params["path_mtu"] and params["path_mtu"] < (found["mtu"] or _USUAL_MTU):
+            module.warn(
+                "the network %s was made for paths of %d bytes, and only %d were measured to pass: large packets will be lost. Raise the "
+                "path's MTU, or make the network anew in an announced interruption"
+                % (params["name"], found["mtu"] or _USUAL_MTU, params["path_mtu"])
+            )
         return {"changed": False, "id": existing["Id"], "network": found, "diff": {"before": found, "after": found}}
+    if not wanted["mtu"] and params["path_mtu"] and params["path_mtu"] < _USUAL_MTU:
+        wanted["mtu"] = params["path_mtu"]
     _check_collisions(params, networks)
     network_id = ""
     if not module.check_mode:
@@ -354,6 +371,7 @@ def main() -> None:
             "subnet": {"type": "str"},
             "gateway": {"type": "str"},
             "mtu": {"type": "int", "default": 0},
+            "path_mtu": {"type": "int", "default": 0},
             "attachable": {"type": "bool", "default": False},
             "labels": {"type": "dict", "default": {}},
             "host_routes_checked": {"type": "bool", "default": False},

@@ -122,6 +122,9 @@ def test_network(swarm: Swarm) -> None:
     less = succeed("swarm_network", swarm.manager, name="second", attachable=True, labels={"purpose": "other"})
     assert not less.changed
     assert any("lacks the label(s) purpose" in text for text in less.warnings)
+    narrow = succeed("swarm_network", swarm.manager, name="second", attachable=True, path_mtu=1300)
+    assert not narrow.changed
+    assert any("only 1300 were measured" in text for text in narrow.warnings)
     removed = quad("swarm_network", swarm.manager, name="second", state="absent")
     assert removed["network"] == {}
 
@@ -135,6 +138,7 @@ def test_network_that_cannot_be(swarm: Swarm) -> None:
         ({"subnet": "10.20.30.128/25"}, f"overlaps 10.20.30.0/24, the Docker network {NETWORK}"),
         ({"subnet": "10.254.0.0/16"}, "a route of this host on eth0"),
         ({"mtu": 100}, "an MTU of 100 is not possible"),
+        ({"path_mtu": 100}, "an MTU of 100 is not possible"),
     ):
         if words == "wanted":
             continue
@@ -150,3 +154,16 @@ def test_network_in_use(swarm: Swarm, clean: Callable[[], None]) -> None:
     service = {"name": "user", "image": swarm.image, "networks": [{"name": NETWORK}], "constraints": ["node.labels.name==ms"]}
     succeed("swarm_services", swarm.manager, project="lab", services=[service])
     assert "used by the service(s) user" in refuse("swarm_network", swarm.manager, name=NETWORK, state="absent")
+
+
+def test_a_new_network_gets_the_measured_mtu(swarm: Swarm) -> None:
+    """Unless the whole 1500 pass, or another one was chosen."""
+    for name, subnet, options, mtu in (
+        ("measured", "10.20.33.0/24", {"path_mtu": 1400}, "1400"),
+        ("usual", "10.20.34.0/24", {"path_mtu": 1500}, None),
+        ("chosen", "10.20.35.0/24", {"path_mtu": 1400, "mtu": 1300}, "1300"),
+    ):
+        created = quad("swarm_network", swarm.manager, name=name, subnet=subnet, encrypted=False, **options)
+        network = swarm.manager.client().inspect_network(created["id"])
+        assert (network["Options"] or {}).get("com.docker.network.driver.mtu") == mtu
+        succeed("swarm_network", swarm.manager, name=name, state="absent")
