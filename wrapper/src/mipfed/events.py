@@ -294,6 +294,9 @@ class Collector:
                     data={name: res[name] for name in ("holder", "next", "mip_report", "problems") if name in res},
                 )
             )
+            if isinstance(report, Mapping):
+                # What a report names is shown at the end, in full and with what to do.
+                message = message.split("\n")[0]
             if ignored:
                 status = "ignored"
         host.counts["ok" if status in ("changed", "ignored") else status] += 1

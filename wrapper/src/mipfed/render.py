@@ -87,7 +87,8 @@ def emit(output: Output, command: str, federation: str | None, outcome: Outcome,
     else:
         if outcome.text:
             outcome.text(console())
-        if outcome.done and (outcome.recap or verbose or outcome.done.exit_code is not ExitCode.OK):
+        # After a failed check the problems say all; the totals would only show that a report was bad.
+        if outcome.done and (outcome.recap or verbose or outcome.done.exit_code not in (ExitCode.OK, ExitCode.CHECK)):
             recap(outcome.done, verbose)
         show_errors(outcome)
         sys.stdout.flush()
