@@ -559,6 +559,39 @@ def require(tools: Sequence[str], disk_gb: float, memory_mb: int, path: str) -> 
         raise LabError("this host cannot run a lab: " + "; ".join(problems))
 
 
+def watches_wanted(state_dir: str, lab: str, machines: int) -> int:
+    """How many inotify instances this host's root needs for all labs when `lab` has so many machines.
+
+    A machine's systemd, dbus, sshd and engine take about eight; 128, the kernel's usual limit, is left for the host itself.
+    """
+    others = 0
+    for other in os.listdir(state_dir) if os.path.isdir(state_dir) else []:
+        folder = os.path.join(state_dir, other, "machines")
+        if other != lab and os.path.isdir(folder):
+            others += len(os.listdir(folder))
+    return 128 + 8 * (others + machines)
+
+
+def allow_watches(wanted: int, check: bool, path: str = "/proc/sys/fs/inotify/max_user_instances") -> Optional[str]:
+    """Raise the limit of inotify instances to `wanted`, until the next boot; returns what was (or would be) done, None for nothing.
+
+    At the limit systemd does not start, and says nothing about it. Raises LabError.
+    """
+    found = int(read_text(path) or wanted)
+    if found >= wanted:
+        return None
+    if not check:
+        try:
+            with open(path, "w") as stream:
+                stream.write(str(wanted))
+        except OSError as exc:
+            raise LabError(
+                "these machines need %d inotify instances, this host allows %d (%s). Next: sysctl fs.inotify.max_user_instances=%d"
+                % (wanted, found, exc.strerror, wanted)
+            ) from exc
+    return "raise fs.inotify.max_user_instances of this host from %d to %d, until its next boot" % (found, wanted)
+
+
 def ask_socket(path: str, request: bytes, timeout: float = 1.0) -> bytes:
     """First bytes of the answer on a Unix socket; empty when nobody answers in time."""
     import socket

@@ -170,21 +170,23 @@ def present(module: AnsibleModule) -> None:
     params = module.params
     # a machine with an idle engine takes about 100 MB
     _lab.require(TOOLS, 1.0, 100 * len(params["machines"]), params["state_dir"])
-    module.exit_json(
-        **_lab_machine.bring_up(
-            lab=params["lab"],
-            state_dir=params["state_dir"],
-            wanted=params["machines"],
-            default_base=params["base"] or "",
-            number=params["number"],
-            ports=params["host_ports"],
-            authorized_keys=params["authorized_keys"],
-            mtu=params["mtu"],
-            prune=params["prune"],
-            timeout=params["timeout"],
-            check=module.check_mode,
-        )
+    raised = _lab.allow_watches(_lab.watches_wanted(params["state_dir"], params["lab"], len(params["machines"])), module.check_mode)
+    result = _lab_machine.bring_up(
+        lab=params["lab"],
+        state_dir=params["state_dir"],
+        wanted=params["machines"],
+        default_base=params["base"] or "",
+        number=params["number"],
+        ports=params["host_ports"],
+        authorized_keys=params["authorized_keys"],
+        mtu=params["mtu"],
+        prune=params["prune"],
+        timeout=params["timeout"],
+        check=module.check_mode,
     )
+    if raised:
+        result.update(changed=True, actions=[raised, *result["actions"]])
+    module.exit_json(**result)
 
 
 def main() -> None:

@@ -401,3 +401,26 @@ def test_role_defaults_are_those_of_its_specification() -> None:
     defaults = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
     for entry in yaml.safe_load((ROLE / "meta/argument_specs.yml").read_text())["argument_specs"].values():
         assert {name: option["default"] for name, option in entry["options"].items()} == defaults
+
+
+class TestWatches:
+    def test_machines_of_all_labs_count(self, tmp_path: Path) -> None:
+        for lab, names in (("lab", ("a", "b", "c")), ("other", ("d", "e"))):
+            for name in names:
+                (tmp_path / lab / "machines" / name).mkdir(parents=True)
+        assert _lab.watches_wanted(str(tmp_path), "lab", 10) == 128 + 8 * 12
+        assert _lab.watches_wanted(str(tmp_path / "none"), "lab", 1) == 136
+
+    def test_a_limit_is_raised_and_never_lowered(self, tmp_path: Path) -> None:
+        limit = tmp_path / "limit"
+        limit.write_text("128\n")
+        assert "from 128 to 200" in str(_lab.allow_watches(200, True, str(limit)))
+        assert limit.read_text() == "128\n"
+        assert _lab.allow_watches(200, False, str(limit))
+        assert limit.read_text() == "200"
+        assert _lab.allow_watches(150, False, str(limit)) is None
+        assert _lab.allow_watches(150, False, str(tmp_path / "none")) is None
+
+    def test_what_cannot_be_raised_names_the_command(self, tmp_path: Path) -> None:
+        with pytest.raises(LabError, match=r"sysctl fs\.inotify\.max_user_instances=999999"):
+            _lab.allow_watches(999999, False, "/proc/sys/fs/inotify/../overflowuid")
