@@ -35,10 +35,12 @@ class Refused(Exception):
         self.fix = fix
 
 
+# In a child, the number of its parent.
 _parent = 0
 
 
 def bound(function: Callable[..., Dict[str, Any]], *arguments: Any) -> Callable[[], Dict[str, Any]]:
+    """The function with its arguments, as an item of a batch."""
     return lambda: function(*arguments)
 
 
@@ -78,10 +80,12 @@ def _unforeseen(error: Exception) -> Dict[str, Any]:
 
 
 def code_of(error: OSError) -> str:
+    """The code of the problem that an error of the operating system is."""
     return "disk-full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "file-unusable"
 
 
 def shown(path: str) -> str:
+    """A path for a message: in ASCII, and not endless."""
     return ascii(path) if len(path) <= 200 else ascii(path[:200]) + "..."
 
 
