@@ -114,9 +114,9 @@ class Data:
         return found
 
     def pathologies(self) -> dict[str, list[str]]:
-        """What the portal shows: datasets by pathology."""
+        """What the portal shows: datasets by pathology, sorted."""
         return {
-            entry["code"]: [dataset["code"] for dataset in entry["datasets"]]
+            entry["code"]: sorted(dataset["code"] for dataset in entry["datasets"])
             for entry in json.loads(self.lab.ssh(self.ui, f"cat {PORTAL}"))
         }
 
@@ -220,7 +220,7 @@ def test_the_samples_are_consolidated_compiled_listed_and_analysed(data: Data) -
     assert consolidated["problems"] == []
     for node, name in where:
         assert codes(data.read(node, f"{name}/CDEsMetadata.json")) == PATHOLOGIES[name]
-    assert data.pathologies() == PATHOLOGIES
+    assert data.pathologies() == {name: sorted(found) for name, found in PATHOLOGIES.items()}
     assert {
         (entry["name"], node["name"], tuple(dataset["name"] for dataset in node["datasets"]))
         for entry in consolidated["structure"]
