@@ -71,20 +71,27 @@ def plan(
     encrypted = bool(federation["overlay"]["encrypted"])
     data_path_port = int(federation["swarm"]["data_path_port"])
     checks = [check for a in chosen for b in chosen for check in _between(a, b, encrypted, data_path_port, tuple(sizes))]
+    by_pair: dict[tuple[str, str], list[Check]] = {}
+    by_node: dict[str, list[Check]] = {node["name"]: [] for node in chosen}
+    for check in checks:
+        by_pair.setdefault((check.sender, check.receiver), []).append(check)
+        by_node[check.sender].append(check)
+        by_node[check.receiver].append(check)
     listen, send = {}, {}
     for node in chosen:
         name = node["name"]
-        own = {(_transport(check.proto), check.port): check.why for check in checks if check.receiver == name and check.proto != "esp"}
+        own_checks = by_node[name]
+        own = {(_transport(check.proto), check.port): check.why for check in own_checks if check.receiver == name and check.proto != "esp"}
         listen[name] = {
             "node": name,
             "address": node["address"],
             "peers": [{"node": other["name"], "address": other["address"]} for other in chosen if other is not node],
             "ports": [{"proto": proto, "port": port, "why": why} for (proto, port), why in sorted(own.items())],
-            "watch": sorted({check.port for check in checks if check.sender == name and check.proto == "tcp"}),
+            "watch": sorted({check.port for check in own_checks if check.sender == name and check.proto == "tcp"}),
             "esp": encrypted,
             "data_path_port": data_path_port,
         }
-        targets = [_target(name, other, checks) for other in chosen if other is not node]
+        targets = [_target(other, by_pair.get((name, other["name"]), [])) for other in chosen if other is not node]
         send[name] = {
             "node": name,
             "address": node["address"],
@@ -124,8 +131,7 @@ def _between(a: Mapping[str, Any], b: Mapping[str, Any], encrypted: bool, data_p
         yield Check(*pair, "esp", 0, sizes, "the overlay's encrypted data")
 
 
-def _target(sender: str, receiver: Mapping[str, Any], checks: Sequence[Check]) -> dict[str, Any]:
-    found = [check for check in checks if check.sender == sender and check.receiver == receiver["name"]]
+def _target(receiver: Mapping[str, Any], found: Sequence[Check]) -> dict[str, Any]:
     return {
         "node": receiver["name"],
         "address": receiver["address"],
