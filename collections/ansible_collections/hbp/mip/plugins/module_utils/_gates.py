@@ -329,9 +329,9 @@ def _docker(facts: dict[str, Any], wanted: Wanted, found: Findings) -> None:
         if not docker[key]:
             found.problem(
                 "docker-filter-off",
-                '"%s": false in /etc/docker/daemon.json keeps the engine from making the rules for published ports and containers\' way out'
-                % option,
-                'remove "%s" from /etc/docker/daemon.json, then sudo systemctl restart docker' % option,
+                "%s is turned off in /etc/docker/daemon.json or in the engine's arguments, so the engine does not make its rules for "
+                "published ports and containers' way out" % option,
+                'remove "%s" there, then sudo systemctl restart docker' % option,
             )
     if not docker["installed"]:
         if wanted.docker_source == "none":

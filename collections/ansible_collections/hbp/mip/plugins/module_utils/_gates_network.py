@@ -22,7 +22,7 @@ _INTERCEPTORS = (
     "cisco umbrella", "cisco secure", "sonicwall", "stormshield", "squid", "mitmproxy", "proxy", "inspection", "decrypt", "firewall",
     "gateway", "avast", "untangle", "smoothwall", "iboss", "menlo", "clearswift",
 )  # fmt: skip
-_SLOW_DNS_MS = 1000
+_SLOW_DNS_MS = 2000
 _REFUSED_CODES = (2, 5)  # the server itself failed, or will not answer this host
 
 
@@ -127,7 +127,7 @@ def _names(facts: dict[str, Any], found: Findings) -> None:
             fix % silent[0],
         )
     elif slow:
-        found.warning("dns-slow", "the name server %s needs more than a second for an answer" % ", ".join(slow), fix % slow[0])
+        found.warning("dns-slow", "the name server %s needs more than two seconds for an answer" % ", ".join(slow), fix % slow[0])
     elif len(refusing) == len(asked) and by_name:
         found.warning("dns-refuses", "the name server %s answers with a failure" % ", ".join(refusing), fix % refusing[0])
 
@@ -274,7 +274,12 @@ def _filter(facts: dict[str, Any], found: Findings) -> None:
             "containers' way out do not work",
             "sudo systemctl restart docker; and find what does it (systemctl restart nftables, iptables -F, a firewall's start)",
         )
-    elif managed and docker.get("ip_masq", True) and rules["masquerade"] is False:
+    elif (
+        managed
+        and docker.get("ip_masq", True)
+        and rules["masquerade"] is False
+        and not {"docker0", "docker_gwbridge"}.isdisjoint(facts["devices"])
+    ):
         found.problem(
             "masquerade-missing",
             "no rule gives containers' traffic to the outside this host's address (masquerade), so nothing answers it",

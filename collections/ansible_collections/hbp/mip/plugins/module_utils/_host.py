@@ -518,6 +518,7 @@ def engine(socket_path: str, installed: dict[str, str]) -> tuple[dict[str, Any],
     """
     executable = docker_executable()
     origin = docker_origin(executable, installed)
+    pid = _docker_http.daemon_pid()
     package = installed.get({"docker": "docker-ce", "distro": "docker.io"}.get(origin, ""), "")
     docker: dict[str, Any] = {
         "installed": bool(origin),
@@ -536,7 +537,7 @@ def engine(socket_path: str, installed: dict[str, str]) -> tuple[dict[str, Any],
         "rootless": False,
         "twice": bool(origin and origin != "snap" and (os.path.isdir("/var/snap/docker/current") or os.path.isdir("/snap/docker"))),
         "firewall_backend": "",
-        **engine_configuration(),
+        **engine_configuration(pid),
         "cgroup": "2" if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else "1",
     }
     swarm: dict[str, Any] = {
@@ -547,7 +548,6 @@ def engine(socket_path: str, installed: dict[str, str]) -> tuple[dict[str, Any],
         "role": "",
         "error": "",
     }
-    pid = _docker_http.daemon_pid()
     docker["rootless"] = _owner_is_not_root(pid)
     if not pid and socket_path == _docker_http.SOCKET:
         if origin:
@@ -601,8 +601,8 @@ def without_password(url: str) -> str:
     return re.sub(r"(://|^)[^/@]*@", r"\1", url)
 
 
-def engine_configuration() -> dict[str, Any]:
-    """What /etc/docker/daemon.json and the drop-ins of docker.service say about the network.
+def engine_configuration(pid: int = 0) -> dict[str, Any]:
+    """What /etc/docker/daemon.json, the drop-ins of docker.service and the arguments of the engine `pid` say about the network.
 
     `config_error` (why daemon.json cannot be read), `iptables`, `ip_masq` and `ip_forward` (False only when turned off),
     `firewall_backend`, `own_networks` (whether the addresses of the engine's own bridges were chosen by somebody) and `proxy`.
@@ -618,10 +618,12 @@ def engine_configuration() -> dict[str, Any]:
         if not isinstance(values, dict):
             found["config_error"] = "it is no JSON object"
             values = {}
+    arguments = dict(word.lstrip("-").partition("=")[::2] for word in read_text("/proc/%d/cmdline" % pid).split("\0")[1:]) if pid else {}
     for option, key in (("iptables", "iptables"), ("ip-masq", "ip_masq"), ("ip-forward", "ip_forward")):
-        found[key] = values.get(option) is not False
-    found["firewall_backend"] = str(values.get("firewall-backend") or "")
-    found["own_networks"] = bool(values.get("bip") or values.get("default-address-pools"))
+        found[key] = values.get(option) is not False and arguments.get(option) != "false"
+    found["firewall_backend"] = str(values.get("firewall-backend") or arguments.get("firewall-backend") or "")
+    chosen = ("bip", "default-address-pools", "default-address-pool")
+    found["own_networks"] = any(values.get(option) or option in arguments for option in chosen)
     environment = {}
     for path in sorted(glob.glob("/etc/systemd/system/docker.service.d/*.conf")):
         for name, value in re.findall(r"\b(HTTPS?_PROXY|NO_PROXY)=([^\"'\s]*)", read_text(path), re.IGNORECASE):

@@ -16,10 +16,11 @@ from typing import Any, Sequence
 
 from ansible_collections.hbp.mip.plugins.module_utils import _der, _netlink
 
-#: Seconds for all name servers together: the libc's resolver waits five for each.
-DNS_TIMEOUT = 1.2
+#: Seconds for all name servers together: the libc's resolver waits five for each. One that asks others itself may need two.
+DNS_TIMEOUT = 2.5
 _DNS_REPEAT = 0.5
-REGISTRY_TIMEOUT = 3.0
+#: Seconds for looking the name up, connecting and the certificate, a third for each; a lost first packet is repeated after one.
+REGISTRY_TIMEOUT = 5.0
 _TYPE_A, _TYPE_NS = 1, 2
 
 
@@ -139,12 +140,12 @@ def registry(name: str, tls: bool, timeout: float = REGISTRY_TIMEOUT) -> dict[st
 
     Returns {name, host, port, tls, resolved, connected, error, issuer, subject, trusted, reason}: `error` is why there is no
     connection; `issuer` and `subject` name the certificate's organisation or common name; `reason` is why it is not trusted, with
-    `verify_code`, OpenSSL's number of that. It takes at most `timeout` seconds.
+    `verify_code`, OpenSSL's number of that. It takes about `timeout` seconds at most.
     """
     host, port = split_registry(name)
     port = port or (443 if tls else 80)
     found: dict[str, Any] = {"name": name, "host": host, "port": port, "tls": tls, "resolved": False, "connected": False, "error": ""}
-    answer = _netlink.in_child(lambda: _connect(name, host, port, tls, timeout), timeout)
+    answer = _netlink.in_child(lambda: _connect(name, host, port, tls, timeout), timeout * 4 / 3)
     if "resolved" not in answer:
         answer = {"error": answer.get("error") or "no answer"}
         if is_address(host):
@@ -160,10 +161,11 @@ def _connect(name: str, host: str, port: int, tls: bool, timeout: float) -> dict
         return {"resolved": False, "connected": False, "error": error.strerror or str(error)}
     answer: dict[str, Any] = {"resolved": True, "connected": False, "error": ""}
     connection = None
-    # the engine tries all addresses; the first two are enough to tell, one of each family
-    for place in places[:2]:
+    # the engine tries all addresses; the first of each family is enough to tell
+    first = {place[0]: str(place[4][0]) for place in reversed(places)}
+    for address in (first[family] for family in (socket.AF_INET, socket.AF_INET6) if family in first):
         try:
-            connection = socket.create_connection((str(place[4][0]), port), timeout / 3)
+            connection = socket.create_connection((address, port), timeout / 3)
             break
         except OSError as error:
             answer["error"] = error.strerror or str(error) or "no answer"

@@ -4,15 +4,18 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
 import copy
 import errno
+import fcntl
 import json
 import os
 import shutil
 import socket
 import socketserver
 import ssl
+import struct
 import subprocess
 import threading
 import time
@@ -575,7 +578,7 @@ def test_problems_of_the_network(path: str, value: Any, code: str) -> None:
         ("docker.twice", True, "docker-twice"),
         ("docker.proxy", {"http": "http://p:3128", "https": "", "no_proxy": "10.0.0.0/8"}, "docker-proxy"),
         ("dns", [{"server": "10.77.1.1", "ms": None, "code": None, "addresses": 0}], "dns-silent"),
-        ("dns", [{"server": "10.77.1.1", "ms": 1100.0, "code": 0, "addresses": 0}], "dns-slow"),
+        ("dns", [{"server": "10.77.1.1", "ms": 2100.0, "code": 0, "addresses": 0}], "dns-slow"),
         ("devices", {"flannel.1": {"up": True, "mtu": 1450, "kind": "vxlan", "vni": 1, "port": 4789}}, "vxlan-port-shared"),
     ],
 )
@@ -897,6 +900,22 @@ def test_vxlan_devices_and_their_sockets() -> None:
 
 
 @root_only
+@pytest.mark.skipif(not shutil.which("ip"), reason="needs iproute2")
+def test_cards_that_compute_checksums() -> None:
+    def look() -> dict[str, Any]:
+        _netlink.unshare_network()
+        subprocess.run("ip link add v0 type veth peer name v1".split(), check=True)
+        before = _host_network.computes_checksums("v0")
+        # ETHTOOL_STXCSUM, what `ethtool -K v0 tx off` does
+        value = array.array("B", struct.pack("=II", 0x17, 0))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+            fcntl.ioctl(any_socket, 0x8946, struct.pack("16sP", b"v0", value.buffer_info()[0]) + b"\0" * 16)
+        return {"before": before, "after": _host_network.computes_checksums("v0"), "none": _host_network.computes_checksums("v9")}
+
+    assert _netlink.in_child(look, 20) == {"before": True, "after": False, "none": True}
+
+
+@root_only
 @pytest.mark.skipif(not shutil.which("nft"), reason="needs nftables")
 def test_packet_filter() -> None:
     def look() -> dict[str, Any]:
@@ -947,6 +966,18 @@ def test_odd_configurations_of_the_engine(text: str, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(_host, "read_text", lambda path: text if path.endswith("daemon.json") else "")
     found = _host.engine_configuration()
     assert bool(found["config_error"]) is not text.startswith('{"') and found["iptables"] is True
+
+
+def test_arguments_of_the_engine_count(tmp_path: Path) -> None:
+    """The command line of a real process."""
+    process = subprocess.Popen(
+        ["sh", "-c", "read x", "dockerd", "--iptables=false", "--firewall-backend=nftables", "--bip=10.1.0.1/24"], stdin=-1
+    )
+    try:
+        found = _host.engine_configuration(process.pid)
+        assert (found["iptables"], found["ip_masq"], found["firewall_backend"], found["own_networks"]) == (False, True, "nftables", True)
+    finally:
+        process.communicate(b"\n")
 
 
 def test_proxies_are_found_and_their_accounts_kept_back(monkeypatch: pytest.MonkeyPatch, engine: Any) -> None:
