@@ -161,14 +161,14 @@ def _certificate(registry: dict[str, Any], where: str, found: Findings) -> None:
         if suspicious:
             found.warning(
                 "registry-tls-intercepted",
-                "the certificate of the registry %s was signed by “%s”, which looks like a device that opens encrypted connections"
+                "the certificate of the registry %s was signed by '%s', which looks like a device that opens encrypted connections"
                 % (where, issuer),
                 "it works as long as this host trusts that device; better let the network team except %s" % registry["host"],
             )
         return
     # OpenSSL: 18 self-signed, 19 self-signed in the chain, 20 and 21 the issuer is not known
     if registry.get("verify_code") in (18, 19, 20, 21):
-        text = "the certificate of the registry %s was signed by “%s”, which this host does not trust (%s)" % (
+        text = "the certificate of the registry %s was signed by '%s', which this host does not trust (%s)" % (
             where,
             issuer,
             registry["reason"],
