@@ -85,7 +85,7 @@ def measure(command: list[str], given: str = "") -> dict[str, Any]:
         done = threading.Event()
 
         def watch() -> None:
-            while not done.wait(0.05):
+            while not done.wait(0.2):
                 for place, size in enumerate(memory(process.pid)):
                     peak[place] = max(peak[place], size)
 
