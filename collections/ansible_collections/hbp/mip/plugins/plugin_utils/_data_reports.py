@@ -43,14 +43,14 @@ def structure(datasets: Mapping[str, Mapping[str, Collection[str]]]) -> list[dic
 def consolidate(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
     """Judge a consolidation.
 
-    :arg data: ``consolidated`` (cde_consolidate), ``answered`` (data_catalogue, or empty), ``labels`` (path of the label file),
+    :arg data: ``pusher``, its name, ``consolidated`` (cde_consolidate), ``answered`` (data_catalogue, or empty), ``labels`` (path of the label file),
         ``nodes``, by node name, with ``held``, ``portal``, ``files`` and ``portal_files``.
     :returns: ``plan``, ``distributed`` by node, ``portal``, ``labels_file``, ``catalogue``, ``structure``, ``warnings``, ``diff``,
         ``away``, ``problems``.
     """
     nodes: Mapping[str, Mapping[str, Any]] = data["nodes"]
     done, answered = data["consolidated"], data["answered"]
-    pusher = "pusher"
+    pusher = data.get("pusher", "pusher")
     problems: list[Problem] = [
         problem(
             pusher,
@@ -148,6 +148,8 @@ def compiled(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
         problems += [
             problem(name, entry["code"], f"{entry['pathology']}: {entry['message']}".removeprefix(": "), entry.get("fix", ""))
             for entry in result["problems"]
+            # Told below, with the places.
+            if entry["code"] != "data-invalid"
         ]
         for pathology, entry in result["pathologies"].items():
             if entry["state"] == "failed" and entry["errors_total"]:

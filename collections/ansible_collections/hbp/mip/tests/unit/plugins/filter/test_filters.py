@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.hbp.mip.plugins.filter.engine_services import engine_services
+from ansible_collections.hbp.mip.plugins.filter.statistics_variables import statistics_variables
 from ansible_collections.hbp.mip.plugins.filter.swarm_members import swarm_members
 from ansible_collections.hbp.mip.plugins.plugin_utils._federation import resolve
 
@@ -91,3 +92,17 @@ def test_members_are_those_that_answered_and_have_an_id(federation: dict[str, An
     hostvars["b"] = {"common_check": {"facts": {"swarm": {"node_id": "b1"}}}}
     assert swarm_members(federation, hostvars, ["ms", "a", "b"]) == known
     assert swarm_members(federation, hostvars, ["ms", "b"]) == [known[0], known[2]]
+
+
+@pytest.mark.parametrize(
+    ("variables", "chosen"),
+    [
+        ({}, []),
+        ({"sex": "text"}, ["sex"]),
+        ({"sex": "text", "age": "int"}, ["age"]),
+        ({"age": "int", "volume": "real"}, ["volume"]),
+        ({f"v{n}": "REAL" for n in range(20)}, ["v0", "v4", "v8", "v12", "v16"]),
+    ],
+)
+def test_statistics_are_asked_of_variables_from_all_over_the_list(variables: dict[str, str], chosen: list[str]) -> None:
+    assert statistics_variables(variables) == chosen
