@@ -23,7 +23,15 @@ import subprocess
 import time
 from typing import Any, Callable
 
-from ansible_collections.hbp.mip.plugins.module_utils import _advisories, _der, _docker_http, _host_names, _host_network, _netlink
+from ansible_collections.hbp.mip.plugins.module_utils import (
+    _advisories,
+    _der,
+    _docker_http,
+    _gates_network,
+    _host_names,
+    _host_network,
+    _netlink,
+)
 
 PACKAGES = (
     "docker.io",
@@ -598,7 +606,7 @@ def _owner_is_not_root(pid: int) -> bool:
 
 def without_password(url: str) -> str:
     """A proxy's address without the account that it may contain."""
-    return re.sub(r"(://|^)[^/@]*@", r"\1", url)
+    return re.sub(r"(://|^).*@", r"\1", url)
 
 
 def engine_configuration(pid: int = 0) -> dict[str, Any]:
@@ -771,11 +779,11 @@ def gather(
         facts["forwarding"] = _host_network.forwarding()
         name = _host_names.split_registry(registry)[0]
         facts["dns"] = _host_names.ask_name_servers(facts["name_servers"], "" if _host_names.is_address(name) else name)
-        if registry and not _proxied(docker["proxy"]):
+        if registry and not _proxied(docker["proxy"], name):
             tls = registry_tls and registry_uses_tls(registry, docker["insecure_registries"])
             facts["registry"] = _host_names.registry(registry, tls)
     return facts
 
 
-def _proxied(proxy: dict[str, str]) -> bool:
-    return bool(proxy["http"] or proxy["https"])
+def _proxied(proxy: dict[str, str], host: str) -> bool:
+    return bool(proxy["http"] or proxy["https"]) and not _gates_network.without_proxy(proxy["no_proxy"], host)

@@ -980,6 +980,18 @@ def test_arguments_of_the_engine_count(tmp_path: Path) -> None:
         process.communicate(b"\n")
 
 
+@pytest.mark.parametrize("url", ["http://p:1", "http://u@p:1", "http://u:a/b@c@p:1"])
+def test_no_account_of_a_proxy_leaves(url: str) -> None:
+    assert _host.without_password(url) == "http://p:1" and _host.without_password("u:x@p:1") == "p:1"
+
+
+@pytest.mark.parametrize(("no_proxy", "asked"), [("localhost", False), ("127.0.0.0/8", True)])
+def test_a_registry_behind_the_proxy_is_not_asked(no_proxy: str, asked: bool, engine: Any) -> None:
+    given = {"registry": "127.0.0.1:1", "registry_tls": False}
+    facts = check_engine(engine(HttpProxy="http://p:1", NoProxy=no_proxy), **given)["facts"]
+    assert bool(facts["registry"]) is asked
+
+
 def test_proxies_are_found_and_their_accounts_kept_back(monkeypatch: pytest.MonkeyPatch, engine: Any) -> None:
     daemon = '{"iptables": false, "firewall-backend": "nftables", "proxies": {"https-proxy": "http://user:secret@p:3128"}}'
     monkeypatch.setattr(_host, "read_text", lambda path: daemon if path.endswith("daemon.json") else "")
