@@ -296,7 +296,7 @@ def test_wrong_files_stop_consolidation_with_one_message_each(data: Data) -> Non
     assert told(master, f"mentalhealth/CDEsMetadata.json:{len(broken.splitlines())}:"), messages
     assert told(first, "tbi/wrong.csv", "unknown_column"), messages
     assert told(first, second, "desd-synthdata"), messages
-    assert told(second, "dementia/CDEsMetadata.json", "changed"), messages
+    assert told(second, "dementia/CDEsMetadata.json", "minimentalstate"), messages
     assert told(second, "dementia/outside.csv", "link"), messages
 
 
