@@ -606,7 +606,7 @@ def _owner_is_not_root(pid: int) -> bool:
 
 def without_password(url: str) -> str:
     """A proxy's address without the account that it may contain."""
-    return re.sub(r"(://|^).*@", r"\1", url)
+    return re.sub(r"^([A-Za-z0-9+.-]+://)?.*@", lambda found: found.group(1) or "", url)
 
 
 def engine_configuration(pid: int = 0) -> dict[str, Any]:
