@@ -34,8 +34,15 @@ def database_mark(path: str) -> dict[str, int] | None:
     return {"size": found.st_size, "mtime_ns": found.st_mtime_ns} if stat.S_ISREG(found.st_mode) else None
 
 
-def manifest_content(cdes_sha256: str, files: Mapping[str, str], policy: str, metadata_only: bool, database: Mapping[str, int]) -> bytes:
-    """The manifest of a database, as it is written: files by name with their sha256 (hex), and the database's mark."""
+def manifest_content(
+    cdes_sha256: str,
+    files: Mapping[str, str],
+    policy: str,
+    metadata_only: bool,
+    database: Mapping[str, int],
+    rows: int | str | None = None,
+) -> bytes:
+    """The manifest of a database, as it is written: files by name with their sha256 (hex), its mark, its number of rows as it is told."""
     manifest = {
         "schema": _SCHEMA,
         "compiler": COMPILER,
@@ -44,6 +51,7 @@ def manifest_content(cdes_sha256: str, files: Mapping[str, str], policy: str, me
         "cdes": cdes_sha256,
         "files": dict(sorted(files.items())),
         "database": {"size": database["size"], "mtime_ns": database["mtime_ns"]},
+        "rows": rows,
     }
     return (json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode("utf-8", "surrogateescape")
 

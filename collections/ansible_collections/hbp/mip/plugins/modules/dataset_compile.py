@@ -105,7 +105,9 @@ pathologies:
       description: How long it took.
       type: float
     rows:
-      description: Rows in the database, V(<10) below 10. Missing where it failed or was not made.
+      description:
+        - Rows in the database; V(<10) below 10, V(>=N) where an exact number would give away that of a small dataset.
+        - Missing where it failed or was not made.
       type: raw
     errors:
       description: The first errors, with the keys C(file), C(line), C(column) (a name, or empty), C(rule) and C(message).

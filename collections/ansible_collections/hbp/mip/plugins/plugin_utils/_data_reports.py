@@ -43,8 +43,8 @@ def structure(datasets: Mapping[str, Mapping[str, Collection[str]]]) -> list[dic
 def consolidate(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
     """Judge a consolidation.
 
-    :arg data: ``pusher``, its name, ``consolidated`` (cde_consolidate), ``answered`` (data_catalogue, or empty), ``labels`` (path of the label file),
-        ``nodes``, by node name, with ``held``, ``portal``, ``files`` and ``portal_files``.
+    :arg data: ``pusher``, its name, ``consolidated`` (cde_consolidate), ``answered`` (data_catalogue, or empty), ``labels`` (path of the
+        label file), ``nodes``, by node name, with ``held``, ``portal``, ``files`` and ``portal_files``.
     :returns: ``plan``, ``distributed`` by node, ``portal``, ``labels_file``, ``catalogue``, ``structure``, ``warnings``, ``diff``,
         ``away``, ``problems``.
     """
