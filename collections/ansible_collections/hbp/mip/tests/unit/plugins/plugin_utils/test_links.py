@@ -9,7 +9,7 @@ import copy
 import itertools
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,11 @@ from ansible_collections.hbp.mip.plugins.filter.link_targets import link_targets
 from ansible_collections.hbp.mip.plugins.plugin_utils import _links
 
 DOCS = Path(__file__).resolve().parents[8] / "docs" / "findings.md"
-NODES = [("ms", "master"), ("ui", "ui"), ("wa", "worker"), ("wb", "worker")]
+NODES = (("ms", "master"), ("ui", "ui"), ("wa", "worker"), ("wb", "worker"))
 Hop = Callable[[_links.Check, int, str], bool]
 
 
-def federation(encrypted: bool = True, nodes: list[tuple[str, str]] = NODES, managers: tuple[str, ...] = ("ms",)) -> dict[str, Any]:
+def federation(encrypted: bool = True, nodes: Sequence[tuple[str, str]] = NODES, managers: tuple[str, ...] = ("ms",)) -> dict[str, Any]:
     return {
         "overlay": {"encrypted": encrypted},
         "swarm": {"data_path_port": 4789},
