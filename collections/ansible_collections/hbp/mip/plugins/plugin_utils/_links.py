@@ -60,7 +60,7 @@ def plan(
 ) -> dict[str, Any]:
     """Say what has to pass between the nodes of a federation, as arguments of the module.
 
-    :arg federation: the resolved federation; its ``nodes``, ``overlay.encrypted`` and ``swarm.data_path_port`` are read.
+    :arg federation: the resolved federation; its ``nodes``, ``overlay.encrypted``, ``overlay.mtu`` and ``swarm.data_path_port`` are read.
     :arg nodes: names of the nodes that can be asked; the others are left out. All by default.
     :arg sizes: sizes in bytes of the IP packets that measure the path's MTU.
     :arg run: the run's nonce, only passed on.
@@ -70,6 +70,8 @@ def plan(
     chosen = [node for node in federation["nodes"] if nodes is None or node["name"] in nodes]
     encrypted = bool(federation["overlay"]["encrypted"])
     data_path_port = int(federation["swarm"]["data_path_port"])
+    # the overlay's own MTU is tried itself; between two usual sizes it would seem too large
+    sizes = sorted({*sizes, *([int(federation["overlay"]["mtu"])] if federation["overlay"].get("mtu") else [])})
     checks = [check for a in chosen for b in chosen for check in _between(a, b, encrypted, data_path_port, tuple(sizes))]
     by_pair: dict[tuple[str, str], list[Check]] = {}
     by_node: dict[str, list[Check]] = {node["name"]: [] for node in chosen}

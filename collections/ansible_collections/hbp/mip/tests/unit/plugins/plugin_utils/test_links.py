@@ -167,6 +167,14 @@ def test_without_encryption_vxlan_measures_the_path() -> None:
     assert not links["listen"]["wb"]["esp"] and {c["proto"] for c in links["checks"]} == {"tcp", "udp", "vxlan"}
 
 
+def test_the_overlays_own_mtu_is_tried() -> None:
+    given = federation()
+    given["overlay"]["mtu"] = 1460
+    assert 1460 in _links.plan(given)["send"]["wa"]["targets"][0]["esp_sizes"]
+    given["overlay"]["mtu"] = 0
+    assert _links.plan(given)["send"]["wa"]["targets"][0]["esp_sizes"] == list(_links.SIZES)
+
+
 def test_nodes_that_cannot_be_asked_are_left_out() -> None:
     links = link_plan(federation(), ["ms", "wb"])
     assert set(links["listen"]) == {"ms", "wb"} and re.fullmatch(r"[0-9a-f]{32}", links["run"])
