@@ -153,6 +153,12 @@ def guard_unit_name(name: str) -> str:
     return "mip-firewall-%s.service" % name
 
 
+def rollback_unit_paths(name: str) -> Tuple[str, str]:
+    """The unit that takes an unconfirmed change back at the next boot, and the link that enables it."""
+    unit = os.path.join(UNITS, "mip-firewall-%s-rollback.service" % name)
+    return unit, os.path.join(UNITS, "multi-user.target.wants", os.path.basename(unit))
+
+
 def undo_name(name: str) -> str:
     """The transient timer, and its service, that take an unconfirmed change back."""
     return "mip-firewall-%s-undo" % name
@@ -307,13 +313,13 @@ def file_set(name: str, wanted: Optional[_firewall.Settings], chosen: str, featu
     """
     guard = guard_path(name)
     unit = os.path.join(UNITS, guard_unit_name(name))
-    back = os.path.join(UNITS, "mip-firewall-%s-rollback.service" % name)
+    back, back_link = rollback_unit_paths(name)
     wants = os.path.join(UNITS, "multi-user.target.wants")
     short = _firewall.firewalld_name(name)
     guarded = wanted is not None and wanted.guarded
     found: FileSet = {
         back: _firewall.rollback_unit(name, folder(name)).encode() if guarded else None,
-        os.path.join(wants, os.path.basename(back)): back if guarded else None,
+        back_link: back if guarded else None,
         os.path.join(folder(name), "settings.json"): None,
         guard: _firewall.guard(wanted, features).encode() if wanted and guarded else None,
         unit: _firewall.guard_unit(name, guard).encode() if guarded else None,
@@ -796,6 +802,10 @@ def rollback_script(wanted: Plan, change: str, old_table: str, restore: Sequence
     unit = guard_unit_name(name)
     text.append("  if [ -e %s ]; then systemctl start %s; else systemctl reset-failed %s 2>/dev/null; fi" % (guard_path(name), unit, unit))
     text += [
+        "elif [ -d /run/systemd/system ]; then",
+        # The units of this boot were chosen from the files of the change. The guard waits for nftables.service, and Docker for it.
+        "  systemctl daemon-reload",
+        "  if [ -e %s ]; then systemctl --no-block start %s; fi" % (guard_path(name), unit),
         "fi",
         'printf "rolled-back %s %%s\\n" "$(date -u +%%Y-%%m-%%dT%%H:%%M:%%SZ)" >"$state/outcome"' % change,
         'mv "$state/pending" "$state/.taken-back" && rm -rf "$state/.taken-back"',
@@ -883,7 +893,7 @@ def apply(wanted: Plan, change: str, origin: str, seconds: int) -> List[Problem]
         )
     _save(wanted, change, origin)
     # The boot unit stands first in the file set: from here on also a power cut leads back.
-    first = list(wanted.files)[:2]
+    first = rollback_unit_paths(name)
     for path in wanted.changed_files:
         if path in first and wanted.files[path] is not None:
             _put(path, wanted.files[path])
@@ -922,9 +932,6 @@ def _write_and_load(wanted: Plan, first: Sequence[str]) -> List[Problem]:
     found: List[Problem] = []
     if firewalld_runs():
         found = _load_firewalld(name, _firewalld_wanted(wanted.wanted, wanted.backend.name))
-    for path in reversed(list(first)):
-        if path in wanted.changed_files and files[path] is None:
-            _put(path, None)
     return found
 
 
@@ -1015,8 +1022,13 @@ def finish(name: str, change: str) -> None:
         stream.write("confirmed %s %s\n" % (change, stamp))
     shutil.rmtree(done, ignore_errors=True)
     if not os.path.exists(os.path.join(folder(name), "settings.json")):
-        # all was removed, and so is the last trace of it
+        # all was removed, and so is the last trace of it; until here a boot would have led back
+        for path in reversed(rollback_unit_paths(name)):
+            _put(path, None)
+        run(["systemctl", "daemon-reload"])
         shutil.rmtree(folder(name), ignore_errors=True)
+        with suppress(OSError):
+            os.rmdir(STATE_DIR)
 
 
 def dropped(name: str) -> List[Dict[str, Any]]:

@@ -38,6 +38,12 @@ LISTEN = (
     "systemctl stop -q listen 2>/dev/null; rm -f /root/log; systemd-run -q --collect --unit=listen python3 /root/probe.py listen /root/log"
 )
 
+# A table of the host's administrator; it is there once, however often this runs.
+FOREIGN = (
+    "nft add table inet foreign && nft add chain inet foreign c && nft flush chain inet foreign c"
+    " && nft add rule inet foreign c tcp dport 1 drop"
+)
+
 #: short name of the machine -> kind in the federation and firewall of the host
 MACHINES = {
     "ms": ("master", "ufw"),
@@ -131,7 +137,7 @@ class Federation:
         if firewall == "firewalld":
             self.ssh(name, "systemctl is-active firewalld && firewall-cmd --permanent --add-port=4444/tcp && firewall-cmd --reload")
         if firewall == "none":
-            self.ssh(name, "nft add table inet foreign && nft add chain inet foreign c && nft add rule inet foreign c tcp dport 1 drop")
+            self.ssh(name, FOREIGN)
         subprocess.run([*self.command(name), "cat > /root/probe.py"], input=PROBE.read_bytes(), check=True, capture_output=True)
         if name in GUARDED:
             self.ssh(name, f"{IMAGE} && {CONTAINER}")

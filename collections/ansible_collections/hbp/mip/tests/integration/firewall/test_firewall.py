@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from ansible_collections.hbp.mip.tests.integration.firewall.conftest import GUARDED, NAME, TABLE, Federation
+from ansible_collections.hbp.mip.tests.integration.firewall.conftest import FOREIGN, GUARDED, NAME, TABLE, Federation
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 
@@ -33,6 +33,9 @@ def expect(federation: Federation, peers: set[str], gone: tuple[str, ...] = ()) 
             wanted |= peers
         if sender == "web":
             wanted.add("4 tcp 9090")
+        if "4 esp 0" not in peers:
+            # Not guarded without encryption. Two hosts that send it to each other look like question and answer to their firewalls.
+            found = found - {"4 esp 0", "6 esp 0"}
         assert found == wanted, f"{sender} to {receiver}"
 
 
@@ -183,7 +186,7 @@ class TestSurvives:
         assert TABLE in applied.ssh("wk-2", "nft list tables"), "nftables.service flushes all tables when it stops"
         applied.ssh("wk-2", "mv /etc/nftables.conf /root; echo nonsense > /etc/nftables.conf; systemctl restart nftables", check=False)
         assert TABLE in applied.ssh("wk-2", "nft list tables"), "a broken configuration of others"
-        applied.ssh("wk-2", "nft add table inet foreign && nft add chain inet foreign c && nft add rule inet foreign c tcp dport 1 drop")
+        applied.ssh("wk-2", FOREIGN)
         applied.ssh("wk-2", "mv /root/nftables.conf /etc; systemctl reset-failed nftables; systemctl restart docker")
         applied.each(lambda name: applied.ssh(name, "timeout 60 sh -c 'until docker start echo; do sleep 1; done'"), GUARDED)
         same(applied, before, *GUARDED)
@@ -302,21 +305,21 @@ class TestSwarm:
                     name, f"docker swarm join --advertise-addr {applied.address(name)} --token {token} {applied.address('ms')}:2377"
                 )
             applied.ssh("ms", "docker network create -d overlay --attachable across")
+            inside = "nsenter --net -t $(docker inspect -f '{{.State.Pid}}' across) python3 /root/probe.py"
+            addresses = {}
             for name in GUARDED:
-                run = "docker run -d --ulimit nofile=1024:1024 --network across"
-                applied.ssh(name, f"{run} --name a-{name} echo:1 /usr/bin/ncat -l -k -p 8000 -e /bin/cat")
-            addresses = {
-                name: json.loads(applied.ssh(name, f"docker inspect a-{name}"))[0]["NetworkSettings"]["Networks"]["across"]["IPAddress"]
-                for name in GUARDED
-            }
+                applied.ssh(name, "docker run -dit --network across --name across echo:1 /bin/cat")
+                found = json.loads(applied.ssh(name, "docker inspect across"))[0]
+                addresses[name] = found["NetworkSettings"]["Networks"]["across"]["IPAddress"]
+                applied.ssh(name, f"systemd-run -q --collect --unit=across {inside} listen /root/across.log")
+            time.sleep(5)
             for name in GUARDED:
-                for other in GUARDED:
-                    ask = f"echo across | docker exec -i a-{name} /usr/bin/ncat -i 2 {addresses[other]} 8000 2>/dev/null"
-                    said = applied.ssh(name, f"for i in 1 2 3 4 5; do {ask} | grep across && break; sleep 1; done")
-                    assert said == "across", f"{name} to {other}"
+                others = [address for other, address in addresses.items() if other != name]
+                answered = json.loads(applied.ssh(name, f"{inside} send across {' '.join(others)}"))
+                assert answered == {address: [2377, 7946, 8080] for address in others}, f"from {name}"
         finally:
             for name in ("wk-1", "wk-2", "ms"):
-                applied.ssh(name, f"docker rm -f a-{name}; docker swarm leave --force", check=False)
+                applied.ssh(name, "systemctl stop across; docker rm -f across; docker swarm leave --force", check=False)
             for name in GUARDED:
                 applied.services(name)
 
