@@ -50,6 +50,8 @@ def check(out: Console, data: Mapping[str, Any]) -> None:
         for warning in node.get("warnings") or ():
             text = _mapping(warning).get("message") if isinstance(warning, Mapping) else warning
             out.print(f"warning: {name}: {text}", markup=False)
+    for entry in _entries(data.get("warnings")):
+        out.print(f"warning: {entry.get('node')}: {entry.get('message')}", markup=False)
     links(out, _mapping(data.get("links")))
     for entry in _entries(data.get("ignored")):
         out.print(f"ignored: {entry.get('node')}: {entry.get('message')} [{entry.get('code')}]", markup=False)

@@ -49,7 +49,7 @@ EXAMPLES = r"""
     esp: "{{ links.encrypted }}"
     data_path_port: "{{ links.data_path_port }}"
   check_mode: false
-  register: link_listened
+  register: links_listened
 
 - name: Send
   hbp.mip.link_probe:
@@ -60,7 +60,7 @@ EXAMPLES = r"""
     targets: "{{ links | hbp.mip.link_targets(inventory_hostname, hostvars) }}"
     data_path_port: "{{ links.data_path_port }}"
   check_mode: false
-  register: link_sent
+  register: links_sent
 
 - name: Tell what was seen
   hbp.mip.link_probe:
@@ -68,7 +68,7 @@ EXAMPLES = r"""
     run: "{{ links.run }}"
     node: "{{ inventory_hostname }}"
   check_mode: false
-  register: link_collected
+  register: links_collected
 """
 
 RETURN = r"""

@@ -28,7 +28,7 @@ options:
     type: str
     required: true
   hostvars:
-    description: The variables of all hosts, with what the listening task registered as C(link_listened).
+    description: The variables of all hosts, with what the listening task registered as C(links_listened).
     type: dict
     required: true
 """
@@ -54,7 +54,7 @@ _value:
 def link_targets(links: Mapping[str, Any], node: str, hostvars: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the targets of a node."""
     names = [target["node"] for target in links["send"][node]["targets"]]
-    return _links.targets(links, node, {name: hostvars[name].get("link_listened") for name in names if name in hostvars})
+    return _links.targets(links, node, {name: hostvars[name].get("links_listened") for name in names if name in hostvars})
 
 
 class FilterModule:

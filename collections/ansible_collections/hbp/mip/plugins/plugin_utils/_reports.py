@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible_collections.hbp.mip.plugins.filter.engine_services import engine_services
-from ansible_collections.hbp.mip.plugins.plugin_utils import _links
+from ansible_collections.hbp.mip.plugins.plugin_utils import _links, _node_reports
 from ansible_collections.hbp.mip.plugins.plugin_utils._data_reports import compiled, consolidate, names_of, overview
 from ansible_collections.hbp.mip.plugins.plugin_utils._problems import Problem, Report, problem
 
@@ -51,12 +51,14 @@ def check(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
         :func:`_links.plan` returned, and ``link_answers``, by node name with ``listened``, ``sent`` and ``collected``, where the
         links were tried. ``ignore``, codes of problems that shall not count.
     :returns: ``nodes`` with their facts, problems and warnings; ``problems`` of all of them and between them; ``ignored``, the problems
-        that do not count; ``links``, see :func:`_links.judge`, or None; ``unreachable``.
+        that do not count; ``warnings`` between nodes; ``links``, see :func:`_links.judge`, or None; ``unreachable``.
     """
     nodes: Mapping[str, Mapping[str, Any]] = data["nodes"]
     problems = [
         problem(name, entry["code"], entry["message"], entry.get("fix", "")) for name, node in nodes.items() for entry in node["problems"]
     ]
+    between, warnings = _node_reports.engines(federation, nodes)
+    problems += between
     for key, what in (("machine_id", "machine id"), ("hostname", "host name")):
         for value, names in _twins(nodes, key):
             fix = (
@@ -87,10 +89,22 @@ def check(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
     problems = [entry for entry in problems if entry not in ignored]
     unreachable = [node["name"] for node in federation["nodes"] if node["name"] not in nodes]
     shown = {
-        name: {"problems": node["problems"], "warnings": node.get("warnings_found", []), "facts": node["facts"]}
+        name: {
+            "problems": node["problems"],
+            "warnings": node.get("warnings_found", []),
+            "notes": node.get("notes", []),
+            "facts": node["facts"],
+        }
         for name, node in nodes.items()
     }
-    report: Report = {"nodes": shown, "links": links, "unreachable": unreachable, "problems": problems, "ignored": ignored}
+    report: Report = {
+        "nodes": shown,
+        "links": links,
+        "unreachable": unreachable,
+        "problems": problems,
+        "ignored": ignored,
+        "warnings": warnings,
+    }
     if master in unreachable and data.get("needs_master", False):
         report["problems"] = [
             problem(
@@ -108,7 +122,8 @@ def _tried_links(federation: Mapping[str, Any], data: Mapping[str, Any], nodes: 
     if not data.get("links") or not any(answers.values()):
         return None
     parts = {part: {name: answer.get(part) for name, answer in answers.items()} for part in ("listened", "sent", "collected")}
-    in_swarm = [name for name, node in nodes.items() if _swarm_of(node).get("cluster_id")]
+    # The engine of a node that is in a swarm has to listen; one that is stopped is started by a deploy.
+    in_swarm = [name for name, node in nodes.items() if _swarm_of(node).get("state") in ("worker", "manager")]
     return _links.judge(data["links"], parts["listened"], parts["sent"], parts["collected"], in_swarm, federation["overlay"]["mtu"])
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.hbp.mip.plugins.filter.engine_services import engine_services
+from ansible_collections.hbp.mip.plugins.filter.image_registry import image_registry
 from ansible_collections.hbp.mip.plugins.filter.statistics_variables import statistics_variables
 from ansible_collections.hbp.mip.plugins.filter.swarm_members import swarm_members
 from ansible_collections.hbp.mip.plugins.plugin_utils._federation import resolve
@@ -106,3 +107,18 @@ def test_members_are_those_that_answered_and_have_an_id(federation: dict[str, An
 )
 def test_statistics_are_asked_of_variables_from_all_over_the_list(variables: dict[str, str], chosen: list[str]) -> None:
     assert statistics_variables(variables) == chosen
+
+
+@pytest.mark.parametrize(
+    ("image", "mirrors", "registry"),
+    [
+        ("hbpmip/exareme:24.5.1", [], "docker.io"),
+        ("hbpmip/exareme:24.5.1", ["https://mirror.example.org"], ""),
+        ("exareme:24.5.1", [], "docker.io"),
+        ("registry.example.org/hbpmip/exareme:1", ["https://mirror.example.org"], "registry.example.org"),
+        ("10.77.1.1:5000/exareme-standin:1.0", [], "10.77.1.1:5000"),
+        ("localhost/exareme:1", [], "localhost"),
+    ],
+)
+def test_the_registry_of_an_image(image: str, mirrors: list[str], registry: str) -> None:
+    assert image_registry({"engine": {"image": image}, "docker": {"registry_mirrors": mirrors}}) == registry

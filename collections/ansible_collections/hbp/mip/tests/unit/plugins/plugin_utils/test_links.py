@@ -189,7 +189,7 @@ def test_targets_know_where_the_probe_itself_listens() -> None:
         {"proto": "tcp", "port": 7946, "own": True},
         {"proto": "udp", "port": 7946, "own": True},
     ]
-    hostvars = {"ms": {"link_listened": {"listening": listening}}, "wb": {"link_listened": {"unreachable": True}}, "ui": {}}
+    hostvars = {"ms": {"links_listened": {"listening": listening}}, "wb": {"links_listened": {"unreachable": True}}, "ui": {}}
     targets = {target["node"]: target for target in link_targets(links, "wa", hostvars)}
     assert targets["ms"]["own_tcp"] == [7946] and targets["ms"]["tcp"] == [2377, 7946]
     assert targets["wb"]["own_tcp"] == []
