@@ -235,8 +235,9 @@ def test_pauses_grow_and_vary() -> None:
         ("999999", 60, 60),
         ("-5", 0, 0),
         ("soon", 0, 0),
-        (email.utils.formatdate(time.time() - 1000, usegmt=True), 0, 0),
-        (email.utils.formatdate(time.time() + 100000, usegmt=True), 60, 60),
+        # Their names must be the same in every process that runs a part of the tests.
+        pytest.param(email.utils.formatdate(time.time() - 1000, usegmt=True), 0, 0, id="past"),
+        pytest.param(email.utils.formatdate(time.time() + 100000, usegmt=True), 60, 60, id="future"),
         ("Wed, 99 Foo 2026 00:00:00 GMT", 0, 0),
         ("9" * 400, 0, 0),
     ],
