@@ -10,7 +10,7 @@ from typing import Any
 DOCUMENTATION = r"""
 name: engines_to_refresh
 short_description: The engines that have to read new databases
-version_added: 0.1.0
+version_added: 0.2.0
 description:
   - Returns the engine service of each node on which M(hbp.mip.dataset_compile) looked at the databases, for M(hbp.mip.swarm_restart).
   - The workers come first, because the master asks them about what it has read itself.

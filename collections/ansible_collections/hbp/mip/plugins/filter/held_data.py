@@ -10,7 +10,7 @@ from typing import Any
 DOCUMENTATION = r"""
 name: held_data
 short_description: What the nodes of a federation hold
-version_added: 0.1.0
+version_added: 0.2.0
 description:
   - Collects what M(hbp.mip.dataset_info) found on the master and the workers, for M(hbp.mip.cde_consolidate).
 author:

@@ -13,7 +13,7 @@ from ansible_collections.hbp.mip.plugins.plugin_utils import _links
 DOCUMENTATION = r"""
 name: link_plan
 short_description: What has to pass between the nodes of a federation
-version_added: 0.1.0
+version_added: 0.2.0
 description:
   - Returns the arguments of M(hbp.mip.link_probe) for all nodes, with a new nonce. Evaluate it once for all hosts.
 author:

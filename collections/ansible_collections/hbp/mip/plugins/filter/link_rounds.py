@@ -12,7 +12,7 @@ from ansible_collections.hbp.mip.plugins.plugin_utils import _links
 DOCUMENTATION = r"""
 name: link_rounds
 short_description: The order in which the throughput between nodes is measured
-version_added: 0.1.0
+version_added: 0.2.0
 description:
   - Returns rounds of ordered pairs, such that every pair comes once and no node is in two pairs of a round, for
     M(hbp.mip.link_probe) with O(hbp.mip.link_probe#module:mode=throughput).

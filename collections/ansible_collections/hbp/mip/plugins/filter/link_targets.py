@@ -12,7 +12,7 @@ from ansible_collections.hbp.mip.plugins.plugin_utils import _links
 DOCUMENTATION = r"""
 name: link_targets
 short_description: Whom a node sends to when the links are measured
-version_added: 0.1.0
+version_added: 0.2.0
 description:
   - Returns the targets of a node for M(hbp.mip.link_probe), after all nodes listen and it is known which ports other programs have.
 author:

@@ -10,7 +10,7 @@ from typing import Any
 DOCUMENTATION = r"""
 name: outdated_files
 short_description: The files that a node does not have as they should be
-version_added: 0.1.0
+version_added: 0.2.0
 description:
   - Compares what M(hbp.mip.cde_consolidate) worked out with what M(hbp.mip.dataset_info) found on a node, for M(hbp.mip.data_files).
 author:

@@ -10,7 +10,7 @@ from typing import Any
 DOCUMENTATION = r"""
 name: statistics_variables
 short_description: Variables to ask a statistic of
-version_added: 0.1.0
+version_added: 0.2.0
 description:
   - Chooses some from the engine's answer to C(LIST_VARIABLES), real ones if there are, else integer ones, else the first of all.
   - They are spread over the list, because a hospital need not have measured those of one group.

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: cde_consolidate
 short_description: Works out which CDEs every node should have
-version_added: 0.1.0
+version_added: 0.2.0
 author: The hbp.mip authors (@HBPMedical)
 description:
   - Takes what M(hbp.mip.dataset_info) told of the master and of all workers, and returns the CDEs (C(CDEsMetadata.json)) of each

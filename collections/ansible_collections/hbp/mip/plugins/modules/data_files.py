@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: data_files
 short_description: Hands metadata files out to a data folder
-version_added: 0.1.0
+version_added: 0.2.0
 author: The hbp.mip authors (@HBPMedical)
 description:
   - Replaces files such as C(CDEsMetadata.json) in the pathologies' folders, or the portal's C(pathologies.json). All of them

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: dataset_compile
 short_description: Compiles a node's CSV files into the engine's databases
-version_added: 0.1.0
+version_added: 0.2.0
 author: The hbp.mip authors (@HBPMedical)
 description:
   - Makes C(datasets.db) of each pathology from its C(CDEsMetadata.json) and its C(*.csv), with the tables C(METADATA) and C(DATA) that

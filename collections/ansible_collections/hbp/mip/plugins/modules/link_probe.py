@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: link_probe
 short_description: Measures what passes between the hosts of a federation, and who drops what does not
-version_added: 0.1.0
+version_added: 0.2.0
 author: The hbp.mip authors (@HBPMedical)
 description:
   - Measures TCP, UDP, ESP (IP protocol 50) and the path's MTU for every ordered pair of hosts in three rounds, whatever their number.
