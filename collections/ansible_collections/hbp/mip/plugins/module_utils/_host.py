@@ -768,6 +768,7 @@ def gather(
         "account": account(account_name) if account_name else None,
         "data": data_folder(data_dir) if data_dir else None,
         "packages": installed,
+        "firewalls": own_firewalls(),
     }
     facts["kernel_overlay"] = kernel_overlay(encrypted) if kernel else {}
     facts.update(kernel_modules={}, sockets=[], packet_filter={}, forwarding={}, dns=[], registry={})
@@ -783,6 +784,19 @@ def gather(
             tls = registry_tls and registry_uses_tls(registry, docker["insecure_registries"])
             facts["registry"] = _host_names.registry(registry, tls)
     return facts
+
+
+def own_firewalls(root: str = "/") -> list[str]:
+    """The firewalls of this host that the module firewall opens: ufw, firewalld, and the guard of a federation."""
+    found = []
+    lines = [line.strip().lower().replace('"', "") for line in read_text(os.path.join(root, "etc/ufw/ufw.conf")).splitlines()]
+    if "enabled=yes" in lines:
+        found.append("ufw")
+    if os.path.islink(os.path.join(root, "etc/systemd/system/multi-user.target.wants/firewalld.service")):
+        found.append("firewalld")
+    if glob.glob(os.path.join(root, "etc/mip/firewall-*.nft")):
+        found.append("guard")
+    return found
 
 
 def _proxied(proxy: dict[str, str], host: str) -> bool:

@@ -620,6 +620,39 @@ def judge(
     }
 
 
+def opened_by_deploy(verdict: Mapping[str, Any], hosts: Collection[str]) -> dict[str, Any]:
+    """Take what the own firewalls of these hosts keep out as a note: a deploy opens them, for a new peer as well.
+
+    :arg verdict: what :func:`judge` returned.
+    :arg hosts: nodes with a firewall that a deploy manages (ufw, firewalld, or the guard of a federation).
+    """
+    taken: set[tuple[str, str]] = set()
+    pairs = []
+    levels = ("ok", "note", "unknown", "fault")
+    for pair in verdict["pairs"]:
+        checks = []
+        for cell in pair["checks"]:
+            if cell["level"] == "fault" and cell["verdict"] in ("receiver-filter", "sender-filter") and cell["host"] in hosts:
+                taken.add((cell["host"], cell["name"]))
+                cell = {**cell, "level": "note", "evidence": cell["evidence"] + "; a deploy opens it"}
+            checks.append(cell)
+        level = max((cell["level"] for cell in checks), key=levels.index, default="ok")
+        pairs.append({**pair, "checks": checks, "level": level, "ok": level in ("ok", "note")})
+    own = [entry for entry in verdict["problems"] if (entry["node"], entry["code"]) in taken]
+    return {
+        **verdict,
+        "pairs": pairs,
+        "ok": all(pair["ok"] for pair in pairs),
+        "problems": [entry for entry in verdict["problems"] if entry not in own],
+        "notes": [*verdict["notes"], *({**entry, "message": entry["message"] + "; a deploy opens it", "fix": ""} for entry in own)],
+        "requests": [
+            request
+            for request in verdict["requests"]
+            if not (request["host"] in hosts and request["verdict"] in ("receiver-filter", "sender-filter"))
+        ],
+    }
+
+
 def _fix(cell: Mapping[str, Any]) -> str:
     commands = [lines[0] for kind, lines in cell["commands"].items() if kind in ("ufw", "look")]
     return str(cell["request"]) + (f" ({commands[0]})" if commands else "")

@@ -124,7 +124,11 @@ def _tried_links(federation: Mapping[str, Any], data: Mapping[str, Any], nodes: 
     parts = {part: {name: answer.get(part) for name, answer in answers.items()} for part in ("listened", "sent", "collected")}
     # The engine of a node that is in a swarm has to listen; one that is stopped is started by a deploy.
     in_swarm = [name for name, node in nodes.items() if _swarm_of(node).get("state") in ("worker", "manager")]
-    return _links.judge(data["links"], parts["listened"], parts["sent"], parts["collected"], in_swarm, federation["overlay"]["mtu"])
+    verdict = _links.judge(data["links"], parts["listened"], parts["sent"], parts["collected"], in_swarm, federation["overlay"]["mtu"])
+    if federation["firewall"]["manage"]:
+        opened = [name for name, node in nodes.items() if node.get("facts", {}).get("firewalls")]
+        return _links.opened_by_deploy(verdict, opened)
+    return verdict
 
 
 def _members(federation: Mapping[str, Any]) -> list[str]:

@@ -1063,3 +1063,17 @@ def test_damaged_attributes_are_ignored() -> None:
     assert _netlink.attributes(good + b"\x01\x00") == {3: b"abc"}
     assert _netlink.attributes(b"\xff\xff\x01\x00") == {}
     assert _netlink.attributes(b"\x00\x00\x01\x00") == {}
+
+
+def test_the_firewalls_that_a_deploy_opens(tmp_path: Path) -> None:
+    assert _host.own_firewalls(str(tmp_path)) == []
+    (tmp_path / "etc/ufw").mkdir(parents=True)
+    (tmp_path / "etc/ufw/ufw.conf").write_text("# x\nENABLED=no\n")
+    (tmp_path / "etc/mip").mkdir()
+    (tmp_path / "etc/mip/firewall-lab.nft").touch()
+    assert _host.own_firewalls(str(tmp_path)) == ["guard"]
+    (tmp_path / "etc/ufw/ufw.conf").write_text("ENABLED=yes\n")
+    wants = tmp_path / "etc/systemd/system/multi-user.target.wants"
+    wants.mkdir(parents=True)
+    (wants / "firewalld.service").symlink_to("/lib/systemd/system/firewalld.service")
+    assert _host.own_firewalls(str(tmp_path)) == ["ufw", "firewalld", "guard"]

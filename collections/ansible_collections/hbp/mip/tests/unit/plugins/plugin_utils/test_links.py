@@ -461,3 +461,17 @@ def test_every_finding_is_documented() -> None:
     assert len(codes) > 30
     missing = sorted(code for code in codes if f"`{code}`" not in text)
     assert not missing
+
+
+@pytest.mark.parametrize("place", ["out", "path", "in"])
+def test_what_a_deploy_opens_does_not_stop_it(place: str) -> None:
+    """A guard keeps a new peer out until the deploy that adds the peer has changed it; the network between is nobody's to open."""
+    world = World(lambda check, _size, p: not (check.sender == "wb" and check.receiver == "ms" and p == place), encrypted=False)
+    fault = world.judge()
+    acts = {"out": "wb", "in": "ms"}.get(place)
+    report = _links.opened_by_deploy(fault, [acts] if acts else ["ms", "wa", "wb"])
+    assert not fault["ok"] and fault["problems"]
+    assert report["ok"] is bool(acts)
+    assert bool(report["problems"]) is not bool(acts)
+    assert len(report["notes"]) + len(report["problems"]) == len(fault["notes"]) + len(fault["problems"])
+    assert _links.opened_by_deploy(fault, ["wa"]) == fault
