@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
 import json
 import os
@@ -125,16 +126,19 @@ class Registry:
         return True, what
 
     def _start(self, config: Dict[str, Any], timeout: float) -> None:
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((self.address, self.port))
-            except OSError as error:
+        # The threads of a process that was just killed may hold its socket a little longer than the process seems to live.
+        patience = time.monotonic() + 2
+        while True:
+            error = self._obstacle()
+            if error is None:
+                break
+            if error.errno != errno.EADDRINUSE or time.monotonic() > patience:
                 raise RegistryError(
                     f"registry: {self.endpoint} cannot be used: {error.strerror}. The lab's bridge must have the address, and nothing else "
                     f"may use the port (ss -ltnp 'sport = {self.port}'). Debian's own service takes the port on all addresses: "
                     "systemctl disable --now docker-registry"
-                ) from None
+                )
+            time.sleep(0.05)
         os.makedirs(self.folder, mode=0o755, exist_ok=True)
         os.makedirs(self.storage, mode=0o700, exist_ok=True)
         self._write(self.config_path, config, 0o600)
@@ -162,6 +166,16 @@ class Registry:
                 self.stop(timeout, False)
                 raise RegistryError(f"registry: {PROGRAM} at {self.endpoint} {reason}. Last of {self.log_path}: {last or 'nothing'}")
             time.sleep(0.05)
+
+    def _obstacle(self) -> Optional[OSError]:
+        """Why the registry's port cannot be taken, None when it can."""
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((self.address, self.port))
+            except OSError as error:
+                return error
+        return None
 
     def stop(self, timeout: float, check_mode: bool) -> bool:
         """Stop the registry, by force if it takes longer than timeout (seconds). Returns whether there was something to do."""

@@ -636,7 +636,15 @@ def slow_run(data: Path) -> Iterator[subprocess.Popen[str]]:
     """A run that takes about half a second, in a session of its own."""
     script = SLOW.format(collections=str(COLLECTIONS), data=str(data))
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, start_new_session=True, env=environment)
+
+    def default() -> None:
+        # Tests that run in the background ignore these, and their children inherit that.
+        for number in (signal.SIGHUP, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, start_new_session=True, env=environment, preexec_fn=default
+    )
     try:
         assert process.stdout and process.stdout.readline() == "ready\n"
         yield process

@@ -974,6 +974,9 @@ def test_arguments_of_the_engine_count(tmp_path: Path) -> None:
         ["sh", "-c", "read x", "dockerd", "--iptables=false", "--firewall-backend=nftables", "--bip=10.1.0.1/24"], stdin=-1
     )
     try:
+        # For a moment after it began to run, a program's command line is empty.
+        while b"dockerd" not in Path(f"/proc/{process.pid}/cmdline").read_bytes():
+            time.sleep(0.01)
         found = _host.engine_configuration(process.pid)
         assert (found["iptables"], found["ip_masq"], found["firewall_backend"], found["own_networks"]) == (False, True, "nftables", True)
     finally:
