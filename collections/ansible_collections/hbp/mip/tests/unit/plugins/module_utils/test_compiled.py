@@ -23,14 +23,16 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def write(folder: Path, files: dict[str, str] = FILES, policy: str = "strict", metadata_only: bool = False) -> None:
+def write(folder: Path, files: dict[str, str] | None = None, policy: str = "strict", metadata_only: bool = False) -> None:
     mark = _compiled.database_mark(str(folder / "datasets.db"))
     assert mark
-    (folder / "datasets.db.json").write_bytes(_compiled.manifest_content("cc", files, policy, metadata_only, mark))
+    (folder / "datasets.db.json").write_bytes(
+        _compiled.manifest_content("cc", FILES if files is None else files, policy, metadata_only, mark)
+    )
 
 
-def state(folder: Path, cdes: str = "cc", files: dict[str, str] = FILES, **more: Any) -> tuple[str, list[str]]:
-    return _compiled.state(str(folder), cdes, files, **more)
+def state(folder: Path, cdes: str = "cc", files: dict[str, str] | None = None, **more: Any) -> tuple[str, list[str]]:
+    return _compiled.state(str(folder), cdes, FILES if files is None else files, **more)
 
 
 def test_compiled(folder: Path) -> None:

@@ -232,7 +232,9 @@ def test_labels_that_cannot_be_kept_and_empty_ones() -> None:
     assert codes(outcome.warnings) == ["label"]
 
 
-@pytest.mark.parametrize(("label", "shown"), [("/", "Demo_x"), ("", "Demo_x"), ("x", "x"), ("l\\u2019X", "l’X"), ("\\ud800", "\\ud800")])
+@pytest.mark.parametrize(
+    ("label", "shown"), [("/", "Demo_x"), ("", "Demo_x"), ("x", "x"), ("l\\u2019X", "l\u2019X"), ("\\ud800", "\\ud800")]
+)
 def test_label_of_a_pathology(label: str, shown: str) -> None:
     outcome = run(master(demo_x=cdes("demo_x", label=label)), {"w": worker(name="demo_x", a=file("a"))})
     assert json.loads(outcome.portal)[0]["label"] == shown
