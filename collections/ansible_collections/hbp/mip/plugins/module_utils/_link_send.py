@@ -407,13 +407,39 @@ class Sender:
         for result in results:
             if not _silent(result):
                 continue
-            route = _route_to(result["address"], routes)
-            if route is None:
-                result["next_hop"] = {"state": "no-route", "address": "", "interface": ""}
+            result["next_hop"] = {"state": "unknown", "address": "", "interface": "", "refused": ""}
+            refused = _refused(result["address"], self.address)
+            if refused is not None:
+                result["next_hop"].update(state="no-route", refused=refused)
                 continue
-            address = route.gateway or result["address"]
-            state = neighbours.get((address, route.interface), "unknown")
-            result["next_hop"] = {"state": state, "address": address, "interface": route.interface}
+            route = _route_to(result["address"], routes)
+            if route is not None:  # else one that only a further table has
+                address = route.gateway or result["address"]
+                state = neighbours.get((address, route.interface), "unknown")
+                result["next_hop"].update(state=state, address=address, interface=route.interface)
+
+
+#: What the kernel answers for a route that is there to refuse (ip-route(8)), and its name there.
+_REFUSING = {errno.EHOSTUNREACH: "unreachable", errno.EACCES: "prohibit", errno.EINVAL: "blackhole"}
+
+
+def _refused(address: str, source: str) -> str | None:
+    """Whether the routing tables refuse an address: the kind of the route that does, empty for no route at all, None when there is one.
+
+    Connecting a UDP socket looks the route up and sends nothing, so that no filter has a say in it.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as endpoint:
+        try:
+            _link_listen.bind_source(endpoint, source)
+        except OSError:
+            return None
+        try:
+            endpoint.connect((address, 9))
+        except OSError as error:
+            if error.errno == errno.ENETUNREACH:
+                return ""
+            return _REFUSING.get(error.errno or 0)
+    return None
 
 
 def _silent(result: dict[str, Any]) -> bool:

@@ -262,7 +262,8 @@ sent:
     next_hop:
       description: >-
         For a target that did not answer everything, the next host on the way, with C(state) (V(answers), V(silent) when it answers
-        no ARP, V(no-route), V(unknown)), C(address) and C(interface).
+        no ARP, V(no-route), V(unknown)), C(address), C(interface) and C(refused), the type of the route that refuses the target
+        (V(unreachable), V(prohibit), V(blackhole)), empty for none.
       type: dict
 seen:
   description: The probes that this host's listener saw.

@@ -25,22 +25,25 @@ _ICMP = {
 
 #: Verdict to who has to act: the sender's host, the network between, or the receiver's host.
 WHO = {
-    "sender-filter": "sender", "no-route": "sender", "path": "network", "no-answer": "network", "return-path": "network",
+    "sender-filter": "sender", "no-route": "sender", "no-route-back": "receiver", "path": "network", "no-answer": "network", "return-path": "network",
     "translated": "network", "intercepted": "network", "mtu": "network", "late": "network",
     "receiver-filter": "receiver", "nobody-listening": "receiver",
 }  # fmt: skip
 
 #: Names of findings whose cause does not depend on the protocol.
 _NAMES = {
-    "no-route": "link-no-route", "no-answer": "link-no-answer", "translated": "link-translated", "intercepted": "link-tcp-intercepted",
+    "no-route": "link-no-route", "no-route-back": "link-no-route", "no-answer": "link-no-answer", "translated": "link-translated", "intercepted": "link-tcp-intercepted",
     "mtu": "link-mtu", "late": "link-esp-late", "not-measured": "link-not-measured",
 }  # fmt: skip
+
+#: Names of findings with a cause of their own under a verdict that has others.
+_SAME_CAUSE = ("link-reverse-path", "link-route-refused")
 
 #: All names of findings, in the order of docs/findings.md.
 FINDINGS = (
     *(f"link-{proto}-{verdict}" for proto in ("tcp", "udp", "vxlan", "esp") for verdict in ("sender-filter", "path", "receiver-filter")),
     "link-tcp-nobody-listening", "link-udp-nobody-listening", "link-tcp-return-path", "link-tcp-intercepted", "link-translated",
-    "link-no-route", "link-no-answer", "link-reverse-path", "link-esp-late", "link-mtu", "link-not-measured",
+    "link-no-route", "link-route-refused", "link-no-answer", "link-reverse-path", "link-esp-late", "link-mtu", "link-not-measured",
 )  # fmt: skip
 
 
@@ -60,7 +63,8 @@ def plan(
 ) -> dict[str, Any]:
     """Say what has to pass between the nodes of a federation, as arguments of the module.
 
-    :arg federation: the resolved federation; its ``nodes``, ``overlay.encrypted``, ``overlay.mtu`` and ``swarm.data_path_port`` are read.
+    :arg federation: the resolved federation; its ``nodes``, ``overlay.encrypted``, ``overlay.mtu``, ``swarm.data_path_port`` and
+        ``engine.port`` are read.
     :arg nodes: names of the nodes that can be asked; the others are left out. All by default.
     :arg sizes: sizes in bytes of the IP packets that measure the path's MTU.
     :arg run: the run's nonce, only passed on.
@@ -70,9 +74,10 @@ def plan(
     chosen = [node for node in federation["nodes"] if nodes is None or node["name"] in nodes]
     encrypted = bool(federation["overlay"]["encrypted"])
     data_path_port = int(federation["swarm"]["data_path_port"])
+    engine_port = int((federation.get("engine") or {}).get("port") or ENGINE_PORT)
     # the overlay's own MTU is tried itself; between two usual sizes it would seem too large
     sizes = sorted({*sizes, *([int(federation["overlay"]["mtu"])] if federation["overlay"].get("mtu") else [])})
-    checks = [check for a in chosen for b in chosen for check in _between(a, b, encrypted, data_path_port, tuple(sizes))]
+    checks = [check for a in chosen for b in chosen for check in _between(a, b, encrypted, data_path_port, engine_port, tuple(sizes))]
     by_pair: dict[tuple[str, str], list[Check]] = {}
     by_node: dict[str, list[Check]] = {node["name"]: [] for node in chosen}
     for check in checks:
@@ -115,14 +120,16 @@ def _transport(proto: str) -> str:
     return "udp" if proto == "vxlan" else proto
 
 
-def _between(a: Mapping[str, Any], b: Mapping[str, Any], encrypted: bool, data_path_port: int, sizes: tuple[int, ...]) -> Iterable[Check]:
+def _between(
+    a: Mapping[str, Any], b: Mapping[str, Any], encrypted: bool, data_path_port: int, engine_port: int, sizes: tuple[int, ...]
+) -> Iterable[Check]:
     """What must pass from a to b."""
     if a is b:
         return
     pair = a["name"], b["name"]
     if a["kind"] == "ui" or b["kind"] == "ui":
         if a["kind"] == "ui" and b["kind"] == "master":
-            yield Check(*pair, "tcp", ENGINE_PORT, (), "the portal asks the engine")
+            yield Check(*pair, "tcp", engine_port, (), "the portal asks the engine")
         return
     if b["manager"]:
         yield Check(*pair, "tcp", MANAGER_PORT, (), "the swarm's management")
@@ -206,6 +213,8 @@ class _Verdict(NamedTuple):
     evidence: str
     ms: float | None = None
     reverse_path: bool = False
+    #: The kind of the route that refuses the peer: unreachable, prohibit or blackhole.
+    refused: str = ""
 
 
 class _Answers:
@@ -301,6 +310,8 @@ def _unsent(check: Check, answers: _Answers, result: Mapping[str, Any], error: s
     """Judge what never left its sender."""
     hop = result.get("next_hop") or {}
     sender = check.sender
+    if hop.get("refused"):
+        return _refused("no-route", sender, answers.named(check.receiver), hop["refused"])
     if error == "ENETUNREACH" or hop.get("state") == "no-route":
         return _Verdict("no-route", f"{sender} has no route to {answers.named(check.receiver)}")
     if hop.get("state") == "silent" and error != "EPERM":
@@ -309,6 +320,10 @@ def _unsent(check: Check, answers: _Answers, result: Mapping[str, Any], error: s
         return _Verdict("no-answer", f"the gateway {hop['address']} does not answer ARP on {hop['interface']} of {sender}")
     reason = f"the kernel of {sender} refused to send it ({error})" if error else f"it never left the network card of {sender}"
     return _Verdict("sender-filter", reason + (f"; {told}" if told else ""))
+
+
+def _refused(verdict: str, host: str, peer: str, kind: str) -> _Verdict:
+    return _Verdict(verdict, f"the routing table of {host} refuses {peer} (a route of the type {kind})", refused=kind)
 
 
 def _packet(check: Check, size: int, answers: _Answers) -> _Verdict:
@@ -414,6 +429,11 @@ def _tcp(check: Check, answers: _Answers) -> _Verdict:
     if into.get("rst-left") or tried["result"] == "refused":
         reason = f" ({listening['error']})" if listening.get("error") else ""
         return _Verdict("nobody-listening", f"{receiver} itself refuses: nothing listens there on TCP port {check.port}{reason}")
+    hop = (answers.results.get((receiver, sender)) or {}).get("next_hop") or {}
+    if hop.get("refused"):
+        return _refused("no-route-back", receiver, answers.named(sender), hop["refused"])
+    if hop.get("state") == "no-route":
+        return _Verdict("no-route-back", f"it is let in at {receiver}, which has no route back to {answers.named(sender)}")
     return _Verdict("receiver-filter", f"it is let in at {receiver}, and the answer does not leave there (its OUTPUT rules)")
 
 
@@ -513,15 +533,19 @@ def _commands(proto: str, port: int, peer: str, out: bool) -> dict[str, list[str
     return {"ufw": [ufw], "firewalld": firewalld, "nftables": nftables}
 
 
-def _request(check: Check, verdict: str, reverse_path: bool, answers: _Answers) -> str:
+def _request(check: Check, found: _Verdict, answers: _Answers) -> str:
     """Return one sentence for whoever has to act."""
+    verdict = found.verdict
     what, a, b = _what(check.proto, check.port), answers.named(check.sender), answers.named(check.receiver)
     if verdict.startswith("mtu-"):
         return (
             f"Packets from {a} to {b} pass up to {verdict[4:]} bytes only: let larger ones pass and ICMP type 3 code 4 back, "
             f"or keep mip_overlay.mtu at {verdict[4:]} or less"
         )
-    if verdict == "receiver-filter" and reverse_path:
+    if found.refused:
+        host, peer = (a, b) if verdict == "no-route" else (b, a)
+        return f"Take the route of the type {found.refused} to {peer} away on {host}, or give {peer} a route of its own there"
+    if verdict == "receiver-filter" and found.reverse_path:
         return (
             f"{check.receiver} would answer {a} over another network card and so drops {what} (rp_filter): correct the route back, "
             "or set net.ipv4.conf.all.rp_filter=2"
@@ -535,16 +559,21 @@ def _request(check: Check, verdict: str, reverse_path: bool, answers: _Answers) 
         "intercepted": f"Let {what} from {a} to {b} through as it is: a proxy or firewall between answers in its place",
         "sender-filter": f"Allow {what} to {b} in the firewall of {a} itself",
         "no-route": f"Give {a} a route to {b}",
+        "no-route-back": f"Give {b} a route to {a}",
         "receiver-filter": f"Allow {what} from {a} in the firewall of {b} itself",
         "nobody-listening": f"See why nothing listens on {what} of {b}",
         "not-measured": f"Run the check again when {a} and {b} both answer",
     }[verdict]
 
 
-def _advice(check: Check, verdict: str, reverse_path: bool, answers: _Answers) -> dict[str, list[str]]:
+def _advice(check: Check, found: _Verdict, answers: _Answers) -> dict[str, list[str]]:
     """Return commands by what they are for: a kind of firewall, or ``look``."""
+    verdict = found.verdict
     a, b = answers.address(check.sender), answers.address(check.receiver)
-    if verdict == "receiver-filter" and reverse_path:
+    if found.refused:
+        peer = b if verdict == "no-route" else a
+        return {"look": [f"ip route get {peer}", f"ip route show table all type {found.refused}", "ip rule"]}
+    if verdict == "receiver-filter" and found.reverse_path:
         return {
             "look": [f"ip route get {a}", "sysctl net.ipv4.conf.all.rp_filter"],
             "sysctl": ["sudo sysctl -w net.ipv4.conf.all.rp_filter=2"],
@@ -553,8 +582,8 @@ def _advice(check: Check, verdict: str, reverse_path: bool, answers: _Answers) -
         return _commands(check.proto, check.port, a, out=False)
     if verdict == "sender-filter":
         return _commands(check.proto, check.port, b, out=True)
-    if verdict == "no-route":
-        return {"look": [f"ip route get {b}"]}
+    if verdict in ("no-route", "no-route-back"):
+        return {"look": [f"ip route get {b if verdict == 'no-route' else a}"]}
     if verdict == "no-answer":
         return {"look": [f"ip route get {b}", f"ping -c 3 {b}"]}
     if verdict == "nobody-listening":
@@ -694,9 +723,15 @@ def _cell(
         "ms": found.ms,
     }
     if found.verdict != "ok":
-        cell["name"] = "link-reverse-path" if found.reverse_path else _NAMES.get(kind, f"link-{check.proto}-{kind}")
-        cell["request"] = _request(check, found.verdict, found.reverse_path, answers)
-        cell["commands"] = _advice(check, found.verdict, found.reverse_path, answers)
+        cell["name"] = (
+            "link-reverse-path"
+            if found.reverse_path
+            else "link-route-refused"
+            if found.refused
+            else _NAMES.get(kind, f"link-{check.proto}-{kind}")
+        )
+        cell["request"] = _request(check, found, answers)
+        cell["commands"] = _advice(check, found, answers)
     return cell, mtu
 
 
@@ -729,7 +764,7 @@ def _requests(pairs: Iterable[Mapping[str, Any]], answers: _Answers) -> list[dic
         for cell in pair["checks"]:
             if cell["level"] != "fault":
                 continue
-            party = cell["who"], pair["from"], pair["to"], cell["verdict"] + cell["name"] * (cell["name"] == "link-reverse-path")
+            party = cell["who"], pair["from"], pair["to"], cell["verdict"] + cell["name"] * (cell["name"] in _SAME_CAUSE)
             entry = merged.setdefault(
                 party,
                 {

@@ -235,6 +235,29 @@ def test_host_off_and_no_route(net: Network) -> None:
     assert names(report, "wb", "ms") == {"link-no-route"} and names(report, "wb", "wa") == names(report, "wa", "wb") == set()
 
 
+@pytest.mark.parametrize("kind", ["unreachable", "prohibit", "blackhole"])
+def test_route_that_refuses(net: Network, kind: str) -> None:
+    """A route or a rule of the administrator's says that a peer is not to be reached; it is no filter, and no route is missing."""
+    route = f"{kind} {net.addresses['ms']}/32"
+    net.run("wa", f"ip route add {route}")
+    try:
+        report = net.check()
+    finally:
+        net.run("wa", f"ip route del {route}")
+    assert names(report, "wa", "ms") == {"link-route-refused"}
+    found = verdicts(report)
+    assert {found["wa", "ms", *what] for what in (("tcp", 2377), ("tcp", 7946), ("udp", 7946), ("esp", 0))} == {"no-route"}
+    # what comes from the other side is let in; only TCP needs the way back
+    assert found["ms", "wa", "tcp", 7946] == "no-route-back" and {key[2] for key in found if key[:2] == ("ms", "wa")} == {"tcp"}
+    assert not {key[:2] for key in found} - {("wa", "ms"), ("ms", "wa")}
+    entries = [entry for entry in report["problems"] if entry["code"] == "link-route-refused"]
+    assert {entry["node"] for entry in entries} == {"wa"} and len(entries) == 5
+    assert all(f"a route of the type {kind}" in entry["message"] and "ip route get 10.88.0.11" in entry["fix"] for entry in entries)
+    assert {(request["host"], request["text"].split(" to ")[0]) for request in report["requests"]} == {
+        ("wa", f"Take the route of the type {kind}")
+    }
+
+
 def test_reverse_path(net: Network) -> None:
     net.run(
         "wb",

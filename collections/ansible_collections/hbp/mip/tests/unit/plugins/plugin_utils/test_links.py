@@ -337,13 +337,26 @@ def test_a_capture_that_lost_packets_blames_nobody() -> None:
     assert set(bad(world.judge()).values()) == {"not-measured"}
 
 
+def test_the_engine_is_tried_where_the_inventory_publishes_it() -> None:
+    plan = _links.plan({**federation(), "engine": {"port": 9443}})
+    assert [check["port"] for check in plan["checks"] if check["sender"] == "ui"] == [9443]
+
+
 def test_names_for_other_causes() -> None:
     world = World(lambda check, _size, place: not (check.sender == "wa" and place == "out"))
     for target in world.sent["wa"]["sent"]:
         state = "no-route" if target["node"] == "ms" else "silent"
-        target["next_hop"] = {"state": state, "address": target["address"], "interface": "eth0"}
+        target["next_hop"] = {"state": state, "address": target["address"], "interface": "eth0", "refused": ""}
         for probe in target["probes"]:
             probe["error"] = ""
+    refusing = copy.deepcopy(world)
+    refusing.sent["wa"]["sent"][0]["next_hop"]["refused"] = "prohibit"
+    report = refusing.judge()
+    assert {(cell["name"], cell["who"], cell["host"]) for cell in cells(report, "wa", "ms")} == {("link-route-refused", "sender", "wa")}
+    assert "a route of the type prohibit" in report["problems"][0]["message"]
+    assert [request["text"] for request in report["requests"] if request["host"] == "wa"] == [
+        "Take the route of the type prohibit to ms (192.0.2.1) away on wa (192.0.2.3), or give ms (192.0.2.1) a route of its own there"
+    ]
     report = world.judge()
     assert {cell["name"] for cell in cells(report, "wa", "ms")} == {"link-no-route"}
     assert {cell["name"] for cell in cells(report, "wa", "wb")} == {"link-no-answer"}
