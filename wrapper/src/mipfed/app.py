@@ -16,6 +16,7 @@ from mipfed import exitcodes, paths
 from mipfed.data import data_app
 from mipfed.errors import MipfedError, Problem
 from mipfed.exitcodes import ExitCode
+from mipfed.firewall import firewall_app
 from mipfed.options import OFFLINE, OUTPUT, REMOTE, command, new_application, root_options
 from mipfed.outcome import Outcome
 from mipfed.session import Session
@@ -471,6 +472,7 @@ def version(session: Session) -> Outcome:
 
 app.add_typer(node_app, name="node")
 app.add_typer(data_app, name="data")
+app.add_typer(firewall_app, name="firewall")
 app.add_typer(config_app, name="config")
 app.add_typer(lock_app, name="lock")
 app.add_typer(lab_app, name="lab")

@@ -16,6 +16,7 @@ from typing import Any
 from ansible_collections.hbp.mip.plugins.filter.engine_services import engine_services
 from ansible_collections.hbp.mip.plugins.plugin_utils import _links, _node_reports
 from ansible_collections.hbp.mip.plugins.plugin_utils._data_reports import compiled, consolidate, names_of, overview
+from ansible_collections.hbp.mip.plugins.plugin_utils._firewall_reports import firewall
 from ansible_collections.hbp.mip.plugins.plugin_utils._problems import Problem, Report, problem
 
 #: First line of the message when a report stops a run.
@@ -26,6 +27,7 @@ TITLES = {
     "consolidate": "The data of federation {name} are not consolidated, or not everywhere:",
     "compile": "Not all data of federation {name} are compiled:",
     "data": "The data of federation {name} are not in order:",
+    "firewall": "The firewalls of federation {name} are not as the inventory says:",
 }
 
 
@@ -268,4 +270,5 @@ REPORTS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Report]] = {
     "consolidate": consolidate,
     "compile": compiled,
     "data": overview,
+    "firewall": firewall,
 }
