@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 #: Files of an inventory directory that are no inventory sources, for Ansible when it is given the directory.
-IGNORED = r"known_hosts.*,^ssh$,^labels\.yml$,^state$,^\..*,.*\.md$"
+IGNORED = r"known_hosts.*,^ssh$,^labels\.yml$,^state$,^\..*,.*\.md$,.*\.lock$"
 HIDDEN = "(encrypted)"
 
 
@@ -220,8 +220,12 @@ def resolve(inventory: Inventory, name: str | None = None) -> dict[str, Any]:
     :raises MipfedError: CONFIGURATION with every error of the inventory, each naming its host, group or key.
     """
     federation = federation_module()
+    images = paths.collection_module("plugin_utils._images")
     try:
         resolved: dict[str, Any] = federation.resolve(name or inventory.source.name, inventory.groups, inventory.variables)
+        resolved = images.with_lock(resolved, inventory.source.folder)
+    except images.LockError as error:
+        raise configuration(str(error), next=f"mipfed -f {inventory.source.name} image lock") from None
     except federation.FederationError as error:
         reasons: Sequence[str] = error.errors
         raise MipfedError(

@@ -9,6 +9,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.hbp.mip.plugins.plugin_utils import _images
 from ansible_collections.hbp.mip.plugins.plugin_utils._federation import CONNECTION, KINDS, SECRETS, FederationError, resolve
 
 
@@ -32,12 +33,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         inventory = Path(variables.get("inventory_dir") or variables["playbook_dir"])
         result["changed"] = False
         try:
-            result.update(resolve(inventory.name, groups, hostvars))
-        except FederationError as error:
+            result.update(_images.with_lock(resolve(inventory.name, groups, hostvars), inventory))
+        except (FederationError, _images.LockError) as error:
+            errors = error.errors if isinstance(error, FederationError) else [str(error)]
             result["failed"] = True
             result["mip_error"] = "configuration"
-            result["errors"] = error.errors
-            reasons = "\n".join(f"  - {reason}" for reason in error.errors)
+            result["errors"] = errors
+            reasons = "\n".join(f"  - {reason}" for reason in errors)
             result["msg"] = (
                 f"The inventory {inventory} cannot be used:\n{reasons}\nCorrect it, then run `mipfed -f {inventory.name} config show`."
             )

@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from ansible_collections.hbp.mip.plugins.plugin_utils._images import image_for
+
 DOCUMENTATION = r"""
 name: engine_services
 short_description: The services of a federation
@@ -79,7 +81,7 @@ def _engine(
     role = node["kind"]
     return {
         **_service(federation, node, suffix, wave, reachable),
-        "image": engine["image"],
+        "image": image_for(federation, node, engine["image"]),
         "env": {
             **{key: str(value) for key, value in engine["environment"].items()},
             "CONSULURL": f"{KEYSTORE}:{KEYSTORE_PORT}",
@@ -111,7 +113,7 @@ def engine_services(federation: Mapping[str, Any], reachable: Collection[str]) -
     master = next(node for node in federation["nodes"] if node["kind"] == "master")
     keystore = {
         **_service(federation, master, KEYSTORE, 0, reachable),
-        "image": engine["keystore_image"],
+        "image": image_for(federation, master, engine["keystore_image"]),
         "env": {"CONSUL_BIND_INTERFACE": "lo"},
         "mounts": [{"type": "volume", "source": f"{federation['name']}_keystore", "target": engine["keystore_data"]}],
         "networks": [{"name": network, "aliases": [KEYSTORE]}],
@@ -135,7 +137,7 @@ def _portainer(federation: Mapping[str, Any], master: Mapping[str, Any], reachab
     return [
         {
             **_service(federation, master, "portainer", 3, reachable),
-            "image": wanted["image"],
+            "image": image_for(federation, master, wanted["image"]),
             "args": ["--http-disabled", "--bind-https", ":9443", "--tlscert", "/certs/tls.crt", "--tlskey", "/certs/tls.key"],
             "mounts": [
                 {"type": "bind", "source": "/var/run/docker.sock", "target": "/var/run/docker.sock"},

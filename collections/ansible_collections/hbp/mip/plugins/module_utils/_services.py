@@ -10,11 +10,14 @@ Pure functions: nothing here talks to an engine.
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import re
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 PROJECT_LABEL = "eu.humanbrainproject.mip.federation"
+#: Beginning of the names of images that were loaded from a file. A node asks itself for them, and falls back to what it has.
+LOADED = "localhost/mip/"
 
 _NANO = 1000 * 1000 * 1000
 _UNITS = {
@@ -309,8 +312,8 @@ def image_of(spec: Mapping[str, Any]) -> str:
 
 
 def is_pinned(image: str) -> bool:
-    """Whether `image` names a digest."""
-    return bool(_IMAGE_DIGEST.search(image))
+    """Whether `image` needs no registry to be told what it is: it names a digest, or an image that was loaded on its node."""
+    return bool(_IMAGE_DIGEST.search(image)) or image.startswith(LOADED)
 
 
 def without_digest(image: str) -> str:
@@ -459,6 +462,12 @@ def readable(spec: Optional[Mapping[str, Any]], network_names: Mapping[str, str]
     return result
 
 
+def spec_hash(spec: Mapping[str, Any], network_names: Mapping[str, str]) -> str:
+    """A hash of what `spec` means; the same for the same service on any swarm."""
+    text = json.dumps(readable(spec, network_names), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
 _DURATION_KEYS = ("Delay", "Monitor", "Interval", "Timeout", "StartPeriod", "StopGracePeriod", "Window")
 
 
@@ -533,6 +542,8 @@ def diagnose(error: str, image: str, code: int = 0) -> Failure:
         )
     if "volume name" in lower:
         return Failure("mount", error, "correct the name of the volume in the mounts of the service")
+    if image.startswith(LOADED) and ("no such image" in lower or "connection refused" in lower):
+        return Failure("image", error, "the image was not loaded on that node: mipfed image load BUNDLE")
     if "no such image" in lower or "pull access denied" in lower or "manifest unknown" in lower:
         return Failure(
             "image",

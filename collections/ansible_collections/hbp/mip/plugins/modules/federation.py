@@ -79,9 +79,27 @@ nodes:
     host_key:
       description: Fingerprint of its host key, if the inventory gives one.
       type: str
+    image_source:
+      description: V(registry), or V(loaded) for a node whose images are brought in a file.
+      type: str
     first_password:
       description: Does the inventory have a password for the first contact? The password itself is not returned.
       type: bool
+images:
+  description: What C(images.lock) beside the inventory says.
+  returned: success
+  type: dict
+  contains:
+    file:
+      description: Its path.
+      type: str
+    locked:
+      description: Is there such a file?
+      type: bool
+    entries:
+      description: Its entries, each with C(name), C(reference) and C(digest) at least.
+      type: list
+      elements: dict
 warnings:
   description: What is allowed but unwise.
   returned: success

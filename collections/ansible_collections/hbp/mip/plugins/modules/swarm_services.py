@@ -321,6 +321,25 @@ options:
       - Seconds within which the services of one wave must run. A rollback may take as long again.
     type: int
     default: 300
+  gate:
+    description:
+      - What the engine's API has to answer once the services run. If it does not, that counts as a failure of what this run changed.
+      - Datasets of O(gate.nodes) that the engine offered before the change have to be offered after it.
+    type: dict
+    suboptions:
+      url:
+        description: The engine's API.
+        type: str
+        required: true
+      nodes:
+        description: Names of the nodes that have to be active.
+        type: list
+        elements: str
+        default: []
+      timeout:
+        description: Seconds within which all that has to be true.
+        type: int
+        default: 180
   settle:
     description:
       - Seconds that the tasks of a created service without a health check must keep running before it counts as started.
@@ -407,6 +426,9 @@ services:
       description: Last lines of the log of the failed task.
       type: list
       elements: str
+    spec_sha256:
+      description: Hash of the wanted specification, the same on every swarm.
+      type: str
 orphans:
   description: Services of this project that are not wanted.
   returned: always
@@ -419,6 +441,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.hbp.mip.plugins.module_utils import _services, _swarm
+from ansible_collections.hbp.mip.plugins.module_utils._api_gate import Gate
 from ansible_collections.hbp.mip.plugins.module_utils._engine import EngineError, engine_call, hide_secrets, open_engine
 from ansible_collections.hbp.mip.plugins.module_utils._rollout import (
     CREATED,
@@ -605,6 +628,7 @@ class Deployment(Rollout):
     def __init__(self, module: AnsibleModule, client: Any, items: List[Item], nodes: List[Dict[str, Any]]) -> None:
         super().__init__(module, client, nodes)
         self.items = items
+        self.network_names: Dict[str, str] = {}
 
     # --- writing
 
@@ -651,6 +675,14 @@ class Deployment(Rollout):
             item.log = self.last_log_lines(item)
         return not failed
 
+    def refuse(self, reason: str) -> str:
+        """Let all that this run changed count as failed because of `reason`; returns it as text."""
+        failure = _services.Failure("gate", reason, "mipfed status; mipfed verify")
+        changed = [item for item in self.items if item.applied]
+        for item in changed:
+            item.failure = failure
+        return "" if changed else "%s. It was not changed by this run" % reason
+
     # --- going back
 
     def roll_back(self) -> List[str]:
@@ -696,7 +728,12 @@ class Deployment(Rollout):
     def result(self, item: Item, check_mode: bool) -> Dict[str, Any]:
         """What the module returns about `item`."""
         action = FAILED if item.failure and item.action != ROLLED_BACK else item.action
-        return {**self.describe(item), "action": action, "waited": item.wait and not check_mode}
+        return {
+            **self.describe(item),
+            "action": action,
+            "waited": item.wait and not check_mode,
+            "spec_sha256": _services.spec_hash(item.spec, self.network_names),
+        }
 
 
 def diff_of(items: List[Item], removed: List[Dict[str, Any]], networks: Dict[str, str]) -> Dict[str, Any]:
@@ -831,6 +868,14 @@ def main() -> None:
             "prune": {"type": "bool", "default": False},
             "resolve_image": {"type": "str", "choices": ["always", "never"], "default": "always"},
             "on_failure": {"type": "str", "choices": ["rollback", "keep"], "default": "rollback"},
+            "gate": {
+                "type": "dict",
+                "options": {
+                    "url": {"type": "str", "required": True},
+                    "nodes": {"type": "list", "elements": "str", "default": []},
+                    "timeout": {"type": "int", "default": 180},
+                },
+            },
             "timeout": {"type": "int", "default": 300},
             "settle": {"type": "int", "default": 2},
             "docker_host": {"type": "str", "default": "unix:///var/run/docker.sock"},
@@ -875,6 +920,7 @@ def main() -> None:
     diff = diff_of(items, removed, view.networks)
     changed = bool(removed) or any(item.action != UNCHANGED for item in items)
     deployment = Deployment(module, client, items, view.nodes)
+    deployment.network_names = {network_id: name for name, network_id in view.networks.items()}
     if not module.check_mode:
         apply(module, deployment, removed, diff)
     if turn:
@@ -892,16 +938,22 @@ def apply(module: AnsibleModule, deployment: Deployment, removed: List[Dict[str,
     """Carry out the plan; ends the module when a service fails."""
     problems: List[str] = []
     items = deployment.items
+    gate = Gate(**module.params["gate"]) if module.params["gate"] else None
+    if gate:
+        gate.look()
     try:
         done = deployment.run()
-        if done:
+        refused = gate.ask() if done and gate else ""
+        if refused:
+            problems.append(deployment.refuse(refused))
+        elif done:
             deployment.prune(removed)
             return
     except EngineError as error:
         problems.append(str(error))
     failures = [item for item in items if item.failure]
     text = ["%d of %d services do not run:" % (len(failures), len(items))] if failures else []
-    text += [deployment.explain(item) for item in failures] + problems
+    text += [deployment.explain(item) for item in failures] + [problem for problem in problems if problem]
     applied = [item for item in items if item.applied]
     if module.params["on_failure"] == "keep":
         text.append("What this run changed was left as it is (on_failure: keep).")

@@ -163,6 +163,7 @@ def _node(name: str, kind: str, variables: Mapping[str, Any], errors: list[str])
         "ssh_host": "" if variables.get("ansible_connection") == "local" else str(variables.get("ansible_host") or address),
         "ssh_port": int(variables.get("ansible_port") or 22),
         "host_key": fingerprint or "",
+        "image_source": str(values.get("mip_image_source") or "registry"),
         "first_password": bool(values.get("mip_first_password")),
     }
 
@@ -241,7 +242,7 @@ def resolve(inventory_name: str, groups: Mapping[str, Sequence[str]], hostvars: 
     :arg hostvars: variables by host name, templates already rendered.
     :returns: ``name``, ``data_dir``, ``portal_dir`` (where the ui node keeps what the portal reads), ``lab``, one key per ``mip_*``
         dictionary without its prefix, and ``nodes``, a list of ``{name, kind, address, manager, ssh_host, ssh_port, host_key,
-        first_password}`` in the order master, ui, workers; ``ssh_host`` is empty for a node that is reached without SSH.
+        image_source, first_password}`` in the order master, ui, workers; ``ssh_host`` is empty for a node that is reached without SSH.
     :raises FederationError: with everything that is wrong, not only the first thing.
     """
     kinds, errors = _structure(groups)

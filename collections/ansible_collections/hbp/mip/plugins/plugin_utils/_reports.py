@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible_collections.hbp.mip.plugins.filter.engine_services import engine_services
-from ansible_collections.hbp.mip.plugins.plugin_utils import _links, _node_reports
+from ansible_collections.hbp.mip.plugins.plugin_utils import _images, _links, _node_reports
 from ansible_collections.hbp.mip.plugins.plugin_utils._data_reports import compiled, consolidate, names_of, overview
 from ansible_collections.hbp.mip.plugins.plugin_utils._firewall_reports import firewall
 from ansible_collections.hbp.mip.plugins.plugin_utils._problems import Problem, Report, problem
@@ -61,6 +61,9 @@ def check(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
     ]
     between, warnings = _node_reports.engines(federation, nodes)
     problems += between
+    unlocked, moving = _images.judge(federation)
+    problems += unlocked
+    warnings += moving
     for key, what in (("machine_id", "machine id"), ("hostname", "host name")):
         for value, names in _twins(nodes, key):
             fix = (
