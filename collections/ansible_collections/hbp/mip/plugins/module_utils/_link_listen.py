@@ -24,7 +24,7 @@ import subprocess
 import time
 from typing import Any, Callable
 
-from ansible_collections.hbp.mip.plugins.module_utils import _link_conntrack, _link_wire, _netlink, _probe
+from ansible_collections.hbp.mip.plugins.module_utils import _link_conntrack, _link_overlay, _link_wire, _netlink, _probe
 
 FOLDER = "/run/mip"
 
@@ -202,6 +202,7 @@ class Listener:
         udp_ports = [item["port"] for item in given["ports"] if item["proto"] == "udp"]
         self.answer_port = next((port for port in udp_ports if port != self.data_path_port), 0)
         self.listening: list[dict[str, Any]] = []
+        self.overlay: dict[str, Any] = {"address": "", "port": 0, "error": ""}
         self.address_local = True
         self.reverse_path = reverse_path_drops()
         self.tracked: list[str] = []
@@ -239,6 +240,24 @@ class Listener:
                 entry["by"] = who_has("udp", item["port"], self.address, tables)
             else:
                 self._listen_tcp(entry, tables)
+        self._listen_inside(_link_overlay.place(self.node, given.get("overlay")))
+
+    def _listen_inside(self, place: dict[str, Any]) -> None:
+        """Listen on the overlay, beside the engine's container; without one `overlay` says why not."""
+        self.overlay["error"] = place["error"]
+        if not place["pid"]:
+            return
+        try:
+            listener = _link_overlay.tcp_socket(place["pid"])
+            listener.bind((place["address"], 0))
+            listener.listen(_LARGEST_CROWD)
+            listener.setblocking(False)
+        except OSError as error:
+            self.overlay["error"] = "nobody can listen in the network of the engine's container: %s" % (error.strerror or error)
+            return
+        port = int(listener.getsockname()[1])
+        self.overlay.update(address=place["address"], port=port)
+        self.handlers[listener] = lambda: self._accept(listener, port)
 
     @staticmethod
     def _prepare(endpoint: socket.socket, code: bytes) -> None:
@@ -581,7 +600,7 @@ def _live(run: _link_wire.Run, given: dict[str, Any], telling: int) -> None:
         tell({"error": str(error) if isinstance(error, LinkError) else _why_not(error)})
         listener.close()
     else:
-        tell({"listening": listener.listening, "address_local": listener.address_local})
+        tell({"listening": listener.listening, "address_local": listener.address_local, "overlay": listener.overlay})
         try:
             asked = listener.serve(control)
         finally:

@@ -14,7 +14,7 @@ import struct
 import time
 from typing import Any
 
-from ansible_collections.hbp.mip.plugins.module_utils import _link_conntrack, _link_listen, _link_wire, _netlink
+from ansible_collections.hbp.mip.plugins.module_utils import _link_conntrack, _link_listen, _link_overlay, _link_wire, _netlink
 
 _IP_MTU_DISCOVER = 10
 _IP_PMTUDISC_PROBE = 3
@@ -477,23 +477,41 @@ def _route_to(address: str, routes: list[_netlink.Route]) -> _netlink.Route | No
     return best
 
 
-def throughput(run: _link_wire.Run, target: dict[str, Any], address: str, seconds: float) -> dict[str, Any]:
-    """Send for `seconds` over one TCP connection to a port of the target's listener: {"mb_per_s", "bytes", "seconds", "error"}.
+def throughput(run: _link_wire.Run, target: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Send for the option `duration` over one TCP connection to the target's listener: {"mb_per_s", "bytes", "seconds", "via", "error"}.
 
-    The listener's own count decides, so that what only sits in buffers is not counted. MB are 10^6 bytes.
+    To a port of its host where it listens itself, else on the overlay. The listener's own count decides, so that what only sits in
+    buffers is not counted. MB are 10^6 bytes.
     """
-    result: dict[str, Any] = {"mb_per_s": None, "bytes": 0, "seconds": 0.0, "error": ""}
-    if not target["own_tcp"]:
+    result: dict[str, Any] = {"mb_per_s": None, "bytes": 0, "seconds": 0.0, "via": "", "error": ""}
+    overlay = target.get("overlay") or {}
+    pid = 0
+    if target["own_tcp"]:
+        there, port, address = target["address"], target["own_tcp"][0], given["address"]
+        result["via"] = "tcp %d" % port
+    elif overlay.get("port"):
+        place = _link_overlay.place(given["node"], given.get("overlay"))
+        there, port, address, pid = overlay["address"], overlay["port"], place["address"], place["pid"]
+        if not pid:
+            result["error"] = place["error"] or "%s takes no part in the overlay" % given["node"]
+            return result
+        result["via"] = "overlay"
+    else:
         result["error"] = "the probe itself listens on no TCP port of %s, other programs have them all" % target["node"]
         return result
-    port = target["own_tcp"][0]
+    seconds = given["duration"]
     identity = run.identity(target["node"])
     block = b"\0" * _CHUNK
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as endpoint:
+    try:
+        connection = _link_overlay.tcp_socket(pid) if pid else socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    except OSError as error:
+        result["error"] = "the network of the engine's container cannot be used: %s" % (error.strerror or error)
+        return result
+    with connection as endpoint:
         try:
             _link_listen.bind_source(endpoint, address)
             endpoint.settimeout(5)
-            endpoint.connect((target["address"], port))
+            endpoint.connect((there, port))
             request = run.request(_link_wire.STREAM, identity, port)
             started = time.monotonic()
             endpoint.sendall(request)

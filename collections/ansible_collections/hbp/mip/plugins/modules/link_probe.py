@@ -149,6 +149,38 @@ options:
         type: list
         elements: int
         default: []
+      overlay:
+        description:
+          - For O(mode=throughput), where its listener is on the overlay, as its RV(overlay) says. It is used where O(targets[].own_tcp)
+            is empty.
+        type: dict
+        suboptions:
+          address:
+            description: Its address there.
+            type: str
+          port:
+            description: Its port there.
+            type: int
+  overlay:
+    description:
+      - With O(mode=listen) the listener is also on the overlay, in the network of the engine's container on this host; with
+        O(mode=throughput) the sender is, when it has to.
+      - Once a swarm runs, all TCP ports that firewalls leave open between the hosts belong to Docker.
+    type: dict
+    suboptions:
+      network:
+        description: The overlay's name. The container is found by its label C(eu.humanbrainproject.mip.node) with O(node).
+        type: str
+        default: mip-federation
+      pid:
+        description:
+          - Use the network of this process and look for no container.
+          - For hosts that run the engine without Docker, and for tests.
+        type: int
+        default: 0
+      address:
+        description: With O(overlay.pid), the address there.
+        type: str
   attempts:
     description: How often at most a packet is sent; what was answered is not repeated. They are half a second apart.
     type: int
@@ -312,8 +344,14 @@ tracked:
   returned: O(mode=collect)
   type: list
   elements: str
+overlay:
+  description: Where the listener is on the overlay, C(address) and C(port), 0 for nowhere, and C(error), why not.
+  returned: O(mode=listen)
+  type: dict
 throughput:
-  description: Keys C(mb_per_s) (10^6 bytes per second, as the receiver counted), C(bytes), C(seconds) and C(error).
+  description:
+    - Keys C(mb_per_s) (10^6 bytes per second, as the receiver counted), C(bytes), C(seconds), C(via) (V(overlay), or the port, as
+      C(tcp 7946)) and C(error).
   returned: O(mode=throughput)
   type: dict
 """
@@ -370,6 +408,7 @@ def _done(run: _link_wire.Run, given: dict[str, Any]) -> dict[str, Any]:
         return {
             "error": error,
             "listening": started.get("listening", []),
+            "overlay": started.get("overlay") or {"address": "", "port": 0, "error": error},
             "listener_pid": 0 if error else started["pid"],
             "address_local": bool(started.get("address_local", True)),
             "guards": _link_listen.guards(given["data_path_port"]),
@@ -384,7 +423,7 @@ def _done(run: _link_wire.Run, given: dict[str, Any]) -> dict[str, Any]:
         except OSError as error:
             text = error.strerror or str(error)
             return {"sent": [], "error": "nothing can be sent: %s; run as root, and in a container with CAP_NET_RAW" % text}
-    result = _link_send.throughput(run, given["targets"][0], given["address"], given["duration"])
+    result = _link_send.throughput(run, given["targets"][0], given)
     return {"throughput": result, "error": result["error"]}
 
 
@@ -428,6 +467,15 @@ def main() -> None:
                     "udp": {"type": "list", "elements": "int", "default": []},
                     "vxlan_sizes": {"type": "list", "elements": "int", "default": []},
                     "esp_sizes": {"type": "list", "elements": "int", "default": []},
+                    "overlay": {"type": "dict", "options": {"address": {"type": "str"}, "port": {"type": "int"}}},
+                },
+            },
+            "overlay": {
+                "type": "dict",
+                "options": {
+                    "network": {"type": "str", "default": "mip-federation"},
+                    "pid": {"type": "int", "default": 0},
+                    "address": {"type": "str"},
                 },
             },
             "attempts": {"type": "int", "default": 4},

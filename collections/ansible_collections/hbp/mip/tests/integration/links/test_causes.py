@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.hbp.mip.plugins.module_utils import _link_wire
-from ansible_collections.hbp.mip.plugins.plugin_utils import _links
+from ansible_collections.hbp.mip.plugins.plugin_utils import _link_rates, _links
 from ansible_collections.hbp.mip.tests.integration.links.conftest import Network, verdicts
 from ansible_collections.hbp.mip.tests.unit.plugins.modules.module_process import result_of
 
@@ -303,6 +303,38 @@ def test_throughput(net: Network) -> None:
     other = result_of(net.module("wa", {**given, "run": secrets.token_hex(16)}))
     assert not other["ok"] and "not this run's listener" in other["error"]
     net.round({name: {"node": name, "mode": "collect", "run": word} for name in net.names})
+
+
+def test_throughput_over_the_overlay(net: Network, networks: Callable[..., Network]) -> None:
+    """Once Docker has the ports, the probe measures in the network that the containers share."""
+    links, word = _links.plan(net.federation), secrets.token_hex(16)
+    inner = networks("cms", "cwa")
+    containers = {name: inner.start(f"c{name}", "sleep", "60") for name in ("ms", "wa")}
+    taken = net.start("ms", sys.executable, "-c", SERVER)
+    with running(taken), running(containers["ms"]), running(containers["wa"]):
+        inside = {name: {"pid": process.pid, "address": inner.addresses[f"c{name}"]} for name, process in containers.items()}
+        more = {name: {"overlay": inside[name]} if name in inside else {} for name in net.names}
+        ports = [port for port in links["listen"]["ms"]["ports"] if port["port"] != 2377]
+        more["ms"]["ports"] = ports
+        listened = net.round({name: {**given, "mode": "listen", "run": word, **more[name]} for name, given in links["listen"].items()})
+        assert listened["ms"]["overlay"]["address"] == "10.88.0.11" and listened["wb"]["overlay"]["port"] == 0
+        targets = _link_rates.target(links, "wa", {"wa": "ms"}, listened)
+        assert targets[0]["own_tcp"] == [] and targets[0]["overlay"]["port"]
+        given = {**links["send"]["wa"], "mode": "throughput", "targets": targets, "run": word, "duration": 0.5, **more["wa"]}
+        rate = result_of(net.module("wa", given))["throughput"]
+        assert rate["via"] == "overlay" and rate["mb_per_s"] > 10 and not rate["error"]
+        # who is on the overlay and not of this run gets nothing
+        stranger = (
+            f"import socket; c = socket.create_connection(('10.88.0.11', {listened['ms']['overlay']['port']})); "
+            "c.sendall(b'S' + bytes(16)); c.settimeout(20); print(c.recv(64))"
+        )
+        assert inner.run("cwa", f'{sys.executable} -c "{stranger}"') == "b''\n"
+        # the other way the host's own port serves
+        back = _link_rates.target(links, "ms", {"ms": "wa"}, listened)
+        given = {**links["send"]["ms"], "mode": "throughput", "targets": back, "run": word, "duration": 0.3, **more["ms"]}
+        given.pop("ports")
+        assert result_of(net.module("ms", given))["throughput"]["via"] == "tcp 7946"
+        net.round({name: {"node": name, "mode": "collect", "run": word} for name in net.names})
 
 
 # --- the listener itself
