@@ -41,7 +41,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: One entry with C(name) and C(node_id) for each member.
+  description: One entry with C(name), C(node_id) and the C(role) that it shall have for each member.
   type: list
   elements: dict
 """
@@ -58,7 +58,7 @@ def swarm_members(federation: Mapping[str, Any], hostvars: Mapping[str, Any], ac
         for found in (host.get("master_swarm"), host.get("worker_join"), host.get("worker_probe"), checked.get("swarm")):
             node_id = (found or {}).get("node_id")
             if node_id:
-                members.append({"name": node["name"], "node_id": str(node_id)})
+                members.append({"name": node["name"], "node_id": str(node_id), "role": "manager" if node["manager"] else "worker"})
                 break
     return members
 

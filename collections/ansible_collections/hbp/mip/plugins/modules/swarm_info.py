@@ -130,7 +130,7 @@ services:
   elements: dict
   sample:
     - {"name": "lab-wk-1_exareme", "node": "lab-wk-1", "image": "10.77.1.1:5000/exareme:1.0@sha256:...", "state": "running", "desired": 1,
-       "running": 1, "error": "", "since": "2026-11-22T10:00:00Z", "update_state": "completed"}
+       "running": 1, "error": "", "since": "2026-11-22T10:00:00Z", "update_state": "completed", "stopped_since": "", "stopped_reason": ""}
 problems:
   description: What is wrong, and what to do about it.
   returned: always
@@ -144,7 +144,7 @@ from typing import Any, Dict, List
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.hbp.mip.plugins.module_utils import _services, _swarm
+from ansible_collections.hbp.mip.plugins.module_utils import _services, _stopped, _swarm
 from ansible_collections.hbp.mip.plugins.module_utils._engine import EngineError, EngineMissing, connect, engine_call
 
 _NANO = 1e9
@@ -293,6 +293,8 @@ def describe_service(service: Dict[str, Any], tasks: List[Dict[str, Any]], nodes
         "error": error,
         "since": status.get("Timestamp", ""),
         "update_state": (service.get("UpdateStatus") or {}).get("State", ""),
+        "stopped_since": _stopped.since(spec),
+        "stopped_reason": _stopped.reason(spec),
     }
 
 

@@ -49,6 +49,7 @@ options:
       role:
         description:
           - Promotes or demotes the node. By default the role is left as it is.
+          - Roles change one after the other, promotions first, and never so that the managers that work are no majority.
         type: str
         choices: [manager, worker]
       state:
@@ -102,13 +103,17 @@ changed_nodes:
   returned: always
   type: list
   elements: str
+manager_lost:
+  description: This host is no working manager of the swarm; another one can be asked.
+  returned: when that is why it failed
+  type: bool
 """
 
 from typing import Any, Dict, List
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.hbp.mip.plugins.module_utils import _swarm
+from ansible_collections.hbp.mip.plugins.module_utils import _managers, _swarm
 from ansible_collections.hbp.mip.plugins.module_utils._engine import EngineError, engine_call, open_engine, wait_until
 
 
@@ -311,20 +316,20 @@ def main() -> None:
             local = _swarm.local_state(client)
         if module.check_mode and local.state == _swarm.NONE:
             module.exit_json(changed=True, msg="%s once the swarm exists" % would, nodes=[], changed_nodes=[])
-        _swarm.require_manager(local)
+        local = _managers.require(client)
         nodes = Nodes(client, module.params["timeout"])
         found = nodes.read()
         wanted = plan(found, items)
         removals = check_removals(found, items)
         by_id = {node["id"]: node for node in found}
-        # Promotions first, so that a demotion never leaves fewer managers than wanted.
-        changes = sorted(
-            (node for node in wanted if shown(node) != shown(by_id[node["id"]])),
-            key=lambda node: (node["role"] != _swarm.MANAGER, by_id[node["id"]]["role"] == _swarm.MANAGER),
-        )
+        roles = [node["id"] for node in _managers.steps(found, wanted, local.node_id)]
+        changes = [node for node in wanted if shown(node) != shown(by_id[node["id"]])]
+        changes.sort(key=lambda node: roles.index(node["id"]) if node["id"] in roles else -1)
         missing = [item["name"] or "a node" for item in items if not item["node_id"]]
         if not module.check_mode:
             for node in changes:
+                if node["id"] in roles and node["role"] != _swarm.MANAGER:
+                    _managers.wait_for_majority(nodes.read, node, module.params["timeout"])
                 nodes.update(node)
                 done.append(node["id"])
             for node in removals:
@@ -337,7 +342,7 @@ def main() -> None:
         else:
             done = [node["id"] for node in changes + removals]
     except (_swarm.SwarmError, EngineError) as error:
-        module.fail_json(msg=str(error), changed=bool(done), changed_nodes=done)
+        module.fail_json(msg=str(error), changed=bool(done), changed_nodes=done, manager_lost=_managers.lost(error))
     if missing:
         module.warn("would set the name of %s once it has joined the swarm" % ", ".join(missing))
     touched = [item["node_id"] for item in items if item["node_id"] in by_id]

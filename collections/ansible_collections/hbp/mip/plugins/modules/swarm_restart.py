@@ -81,6 +81,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+manager_lost:
+  description: This host is no working manager of the swarm; another one can be asked.
+  returned: when that is why it failed
+  type: bool
 restarted:
   description: Names of the services that were restarted, or would be in check mode.
   returned: always
@@ -148,7 +152,7 @@ from typing import Any, Dict, List, Mapping, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.hbp.mip.plugins.module_utils import _services, _swarm
+from ansible_collections.hbp.mip.plugins.module_utils import _managers, _services, _swarm
 from ansible_collections.hbp.mip.plugins.module_utils._engine import EngineError, engine_call, hide_secrets, open_engine
 from ansible_collections.hbp.mip.plugins.module_utils._rollout import FAILED, UPDATED, Item, Rollout, read_tasks, wait_for_turn
 
@@ -341,7 +345,7 @@ def main() -> None:
             local = _swarm.local_state(client)
         if local.state == _swarm.NONE and (module.check_mode or not first):
             module.exit_json(msg="%s once the swarm exists" % would, **virgin)
-        _swarm.require_manager(local)
+        _managers.require(client)
         turn = None if module.check_mode else wait_for_turn(project, 2 * module.params["timeout"])
         older_than = {name: seconds_of(value, "older_than.%s" % name) for name, value in module.params["older_than"].items()}
         unknown = sorted(set(older_than) - set(names))
@@ -354,7 +358,7 @@ def main() -> None:
     except Rejected as error:
         module.fail_json(msg="%s. Nothing was restarted" % error, errors=error.reasons, restarted=[])
     except (_swarm.SwarmError, EngineError) as error:
-        module.fail_json(msg=str(error), restarted=[])
+        module.fail_json(msg=str(error), restarted=[], manager_lost=_managers.lost(error))
     seconds: Dict[str, float] = {}
     problem = ""
     if module.check_mode:
@@ -381,7 +385,8 @@ def main() -> None:
     untouched = [item.name for item in items if item.action == WAITING or (item.failure and not item.applied)]
     if untouched:
         text.append("Not restarted: %s. Once the reason is gone, run the same again." % ", ".join(untouched))
-    module.fail_json(msg=hide_secrets("\n".join(text)), not_restarted=left, **result)
+    manager_lost = bool(problem) and _managers.lost(EngineError(problem))
+    module.fail_json(msg=hide_secrets("\n".join(text)), not_restarted=left, manager_lost=manager_lost, **result)
 
 
 if __name__ == "__main__":

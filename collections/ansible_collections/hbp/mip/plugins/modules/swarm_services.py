@@ -14,6 +14,7 @@ description:
     runs, and explains what does not.
   - Services are compared by their specification, so that a second run changes nothing. A service that the swarm has given up, because an
     update stopped half-way or its restart policy allows no more attempts, is started again.
+  - A service that was stopped on purpose, see M(hbp.mip.swarm_power), is updated, but stays stopped.
   - Tags of images are resolved to digests on the manager before anything is changed. An image that does not exist stops the run there.
   - Only services with the label C(eu.humanbrainproject.mip.federation) of this O(project) are ever touched.
   - One run is one step. When an updated service fails, every service that this run updated goes back to its previous specification.
@@ -408,6 +409,9 @@ services:
     waited:
       description: Whether the module waited for it.
       type: bool
+    stopped_since:
+      description: Since when it is stopped on purpose, see M(hbp.mip.swarm_power). Empty when it is not.
+      type: str
     tasks:
       description: Its newest tasks (id, node, state, desired, error, since).
       type: list
@@ -434,13 +438,17 @@ orphans:
   returned: always
   type: list
   elements: str
+manager_lost:
+  description: This host is no working manager of the swarm; another one can be asked.
+  returned: when that is why it failed
+  type: bool
 """
 
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.hbp.mip.plugins.module_utils import _services, _swarm
+from ansible_collections.hbp.mip.plugins.module_utils import _managers, _services, _stopped, _swarm
 from ansible_collections.hbp.mip.plugins.module_utils._api_gate import Gate
 from ansible_collections.hbp.mip.plugins.module_utils._engine import EngineError, engine_call, hide_secrets, open_engine
 from ansible_collections.hbp.mip.plugins.module_utils._rollout import (
@@ -525,6 +533,8 @@ def build_items(options: List[Dict[str, Any]], project: str, view: View, network
         except _services.SpecError as error:
             reasons.append(str(error))
             continue
+        if existing:
+            spec = _stopped.kept(spec, existing["Spec"])
         items.append(Item(item, spec, existing))
     if reasons:
         raise Rejected(reasons)
@@ -732,6 +742,7 @@ class Deployment(Rollout):
             **self.describe(item),
             "action": action,
             "waited": item.wait and not check_mode,
+            "stopped_since": _stopped.since(item.spec),
             "spec_sha256": _services.spec_hash(item.spec, self.network_names),
         }
 
@@ -898,7 +909,7 @@ def main() -> None:
             local = _swarm.local_state(client)
         if module.check_mode and local.state == _swarm.NONE:
             module.exit_json(msg="%s once the swarm exists" % would, **virgin)
-        _swarm.require_manager(local)
+        _managers.require(client)
         turn = None if module.check_mode else wait_for_turn(project, 2 * module.params["timeout"])
         view = read_view(client, options)
         items = build_items(options, project, view, networks_may_be_missing=module.check_mode)
@@ -908,7 +919,10 @@ def main() -> None:
     except Rejected as error:
         module.fail_json(msg="%s. Nothing was changed" % error, errors=error.reasons)
     except (_swarm.SwarmError, EngineError) as error:
-        module.fail_json(msg=str(error))
+        module.fail_json(msg=str(error), manager_lost=_managers.lost(error))
+    for item in items:
+        if _stopped.since(item.spec):
+            module.warn("%s stays stopped: it is %s. Next: mipfed start" % (item.name, _stopped.told(item.spec)))
     names = {item.name for item in items}
     orphans = [
         service
@@ -952,6 +966,7 @@ def apply(module: AnsibleModule, deployment: Deployment, removed: List[Dict[str,
     except EngineError as error:
         problems.append(str(error))
     failures = [item for item in items if item.failure]
+    manager_lost = bool(problems) and not failures and _managers.lost(EngineError(problems[0]))
     text = ["%d of %d services do not run:" % (len(failures), len(items))] if failures else []
     text += [deployment.explain(item) for item in failures] + [problem for problem in problems if problem]
     applied = [item for item in items if item.applied]
@@ -974,6 +989,7 @@ def apply(module: AnsibleModule, deployment: Deployment, removed: List[Dict[str,
         changed=bool(applied),
         services=[deployment.result(item, False) for item in items],
         failed_services=[item.name for item in failures],
+        manager_lost=manager_lost,
         diff=diff,
     )
 

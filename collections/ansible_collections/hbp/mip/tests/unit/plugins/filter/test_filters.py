@@ -88,7 +88,11 @@ def test_members_are_those_that_answered_and_have_an_id(federation: dict[str, An
         "a": {"worker_probe": {"node_id": ""}, "worker_join": {"node_id": "a1"}},
         "b": {"worker_probe": {"node_id": "b1"}, "worker_join": {"skipped": True}},
     }
-    known = [{"name": "ms", "node_id": "m1"}, {"name": "a", "node_id": "a1"}, {"name": "b", "node_id": "b1"}]
+    known = [
+        {"name": "ms", "node_id": "m1", "role": "manager"},
+        {"name": "a", "node_id": "a1", "role": "worker"},
+        {"name": "b", "node_id": "b1", "role": "worker"},
+    ]
     assert swarm_members(federation, hostvars, ["ms", "a", "b"]) == known
     hostvars["b"] = {"common_check": {"facts": {"swarm": {"node_id": "b1"}}}}
     assert swarm_members(federation, hostvars, ["ms", "a", "b"]) == known
