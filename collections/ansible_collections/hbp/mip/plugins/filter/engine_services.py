@@ -126,7 +126,13 @@ def engine_services(federation: Mapping[str, Any], reachable: Collection[str]) -
         "ports": [{"target": API_PORT, "published": engine["port"], "protocol": "tcp", "mode": "host"}],
     }
     workers = [_engine(federation, node, "exareme", 2, reachable, node["name"]) for node in federation["nodes"] if node["kind"] == "worker"]
-    return [keystore, scheduler, *workers, *_portainer(federation, master, reachable)]
+    # A disabled node's engine is kept stopped, or left as it is.
+    stopped = [
+        {**_engine(federation, node, "exareme", 2, (), node["name"]), "replicas": 0}
+        for node in federation.get("disabled", ())
+        if node["kind"] == "worker" and not node["disabled"]["keep_running"]
+    ]
+    return [keystore, scheduler, *workers, *stopped, *_portainer(federation, master, reachable)]
 
 
 def _portainer(federation: Mapping[str, Any], master: Mapping[str, Any], reachable: Collection[str]) -> list[dict[str, Any]]:

@@ -155,9 +155,15 @@ def _node(name: str, kind: str, variables: Mapping[str, Any], errors: list[str])
     manager = kind == "master" or bool(values.get("mip_swarm_manager"))
     if manager and kind == "ui":
         errors.append(f"host {name}: mip_swarm_manager is set, but the ui node is no member of the swarm")
+    disabled = variables.get("mip_disabled") or {}
+    if disabled and kind == "master":
+        errors.append(f"host {name}: mip_disabled is set, but nothing works without the master")
+    if disabled and not (isinstance(disabled, Mapping) and disabled.get("reason")):
+        errors.append(f"host {name}: mip_disabled needs a reason; `mipfed node disable {name} --reason TEXT` writes it")
     return {
         "name": name,
         "kind": kind,
+        "disabled": dict(values["mip_disabled"]) if disabled and values.get("mip_disabled") else {},
         "address": address,
         "manager": manager,
         "ssh_host": "" if variables.get("ansible_connection") == "local" else str(variables.get("ansible_host") or address),
@@ -266,12 +272,15 @@ def resolve(inventory_name: str, groups: Mapping[str, Sequence[str]], hostvars: 
         raise FederationError(errors)
     managers = sum(node["manager"] for node in nodes)
     resolved = {key.removeprefix("mip_"): value for key, value in config.items() if key != "mip_federation"}
+    disabled = [node for node in nodes if node["disabled"]]
+    nodes = [{key: value for key, value in node.items() if key != "disabled"} for node in nodes if not node["disabled"]]
     return {
         **resolved,
         "name": name,
         "data_dir": f"{str(config['mip_data_root']).rstrip('/')}/{name}",
         "portal_dir": f"/var/lib/mip/{name}/portal",
         "nodes": nodes,
+        "disabled": disabled,
         "warnings": []
         if managers % 2
         else [f"{managers} swarm managers: an even number tolerates no more failures than {managers - 1}; use an odd number"],

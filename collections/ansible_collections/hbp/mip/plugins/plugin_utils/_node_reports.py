@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ansible_collections.hbp.mip.plugins.module_utils._advisories import numbers
@@ -61,3 +62,9 @@ def engines(federation: Mapping[str, Any], nodes: Mapping[str, Mapping[str, Any]
 
 def _listed(names: set[str]) -> str:
     return ", ".join(sorted(names))
+
+
+def about(message: str, names: Collection[str]) -> bool:
+    """Tell whether a message of swarm_info is about one of these nodes, or about a service that is pinned to one."""
+    found = re.search(r"\bthe (?:node|manager) (\S+) \(|\bthe service ([^\s_]+)_", message)
+    return bool(found and (found.group(1) or found.group(2)) in names)

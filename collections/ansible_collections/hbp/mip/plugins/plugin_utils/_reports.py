@@ -145,7 +145,8 @@ def status(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
     """Judge the swarm and the services as the manager sees them.
 
     :arg data: ``nodes``, by node name, with ``swarm``, the result of swarm_info; a node that did not answer has none.
-    :returns: ``swarm`` (the manager's view), ``services``, ``nodes`` with what each says of itself, ``unreachable``, ``problems``.
+    :returns: ``swarm`` (the manager's view), ``services``, ``nodes`` with what each says of itself, ``unreachable``, ``disabled``,
+        ``problems``. What is wrong with a disabled node is none.
     """
     nodes: Mapping[str, Mapping[str, Any]] = data["nodes"]
     members = _members(federation)
@@ -157,6 +158,10 @@ def status(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
         for name in unreachable
     ]
     report: Report = {"swarm": view or {}, "services": [], "nodes": [], "unreachable": unreachable, "problems": problems}
+    report["disabled"] = [
+        {**node["disabled"], "name": node["name"], "kind": node["kind"], "address": node["address"]}
+        for node in federation.get("disabled", ())
+    ]
     if not view:
         return report
     deploy = f"Run `mipfed -f {federation['name']} deploy`"
@@ -183,11 +188,15 @@ def status(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
             problems.append(problem(name, "not-a-member", "is not a member of the swarm, or has no label", deploy))
     report["services"] = view["services"]
     running = {service["name"] for service in view["services"]}
+    away = {node["name"] for node in report["disabled"]}
     wanted = [(service["name"], service["node"]) for service in engine_services(federation, [])]
     if view["local_state"] == "manager":
         problems += [
-            problem(node, "service-absent", f"the service {name} does not exist", deploy) for name, node in wanted if name not in running
+            problem(node, "service-absent", f"the service {name} does not exist", deploy)
+            for name, node in wanted
+            if name not in running and node not in away
         ]
+    report["problems"] = [entry for entry in problems if not _node_reports.about(entry["message"], away)]
     return report
 
 
