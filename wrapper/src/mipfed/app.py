@@ -108,14 +108,28 @@ IgnoreCheck = Annotated[
 
 
 @command(app, "check", (*REMOTE, "limit"))
-def check(session: Session, ignore_check: IgnoreCheck = None) -> Outcome:
+def check(
+    session: Session,
+    ignore_check: IgnoreCheck = None,
+    throughput: Annotated[bool, typer.Option("--throughput", help="Also measure MB/s between every two nodes; fills the lines.")] = False,
+    seconds: Annotated[int, typer.Option("--seconds", metavar="N", min=1, max=30, help="How long each pair sends, with --throughput.")] = 3,
+    request_sheet: Annotated[
+        str, typer.Option("--request-sheet", metavar="NODE", help="Print what this node's network team has to allow; contacts no host.")
+    ] = "",
+    to: Annotated[Path | None, typer.Option("--to", metavar="FILE", help="Write the request sheet into a file.")] = None,
+) -> Outcome:
     """Look at every node and every link between them; changes nothing.
 
     Tells whether each can be part of the federation, and if not, why and what to do.
     """
     from mipfed import reports
 
-    outcome = session.play("hbp.mip.check", session.prepare(), variables={"check_ignore": ignore_check or []})
+    if request_sheet or to:
+        from mipfed import request_sheet as sheets
+
+        return sheets.command(session, request_sheet, to, alone=not (throughput or ignore_check or session.options.limit))
+    variables = {"check_ignore": ignore_check or [], "check_throughput": throughput, "check_seconds": seconds}
+    outcome = session.play("hbp.mip.check", session.prepare(), variables=variables)
     return session.report(outcome, "check", reports.check)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mipfed.events import Collector
 from mipfed.render import cell_text, coloured, rows
+from mipfed.verify_reports import network
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -73,10 +74,14 @@ def links(out: Console, data: Mapping[str, Any]) -> None:
         bad = [check for check in _entries(pair.get("checks")) if check.get("level") in ("fault", "unknown")]
         words = [f"{check['proto']} {check['port'] or ''}".strip() + f" {check['verdict']}" for check in bad]
         mtu = f" {pair['mtu']}" if pair.get("mtu") else ""
-        return coloured_as(colours.get(level, "failed"), "\n".join(words) or f"ok{mtu}")
+        rate = _mapping(pair.get("throughput"))
+        speed = "" if not rate else f"\n{rate['mb_per_s']:.1f} MB/s" if rate.get("mb_per_s") is not None else "\nnot measured"
+        return coloured_as(colours.get(level, "failed"), ("\n".join(words) or f"ok{mtu}") + speed)
 
     table = [(sender, *(cell(sender, receiver) for receiver in receivers)) for sender in senders]
     rows(out, ("from \\ to", *receivers), table, title="Links, with the largest IP packet that passes whole")
+    for reason in dict.fromkeys(rate["error"] for pair in pairs.values() if (rate := _mapping(pair.get("throughput"))).get("error")):
+        out.print(f"throughput not measured: {reason}", markup=False)
     if data.get("path_mtu"):
         out.print(f"smallest path MTU: {data['path_mtu']}", markup=False)
     for note in _entries(data.get("notes")):
@@ -162,6 +167,7 @@ def verify(out: Console, data: Mapping[str, Any]) -> None:
         ),
         title="Links over the overlay",
     )
+    network(out, data)
     engine = _mapping(data.get("engine"))
     answers = []
     for what, part in engine.items():

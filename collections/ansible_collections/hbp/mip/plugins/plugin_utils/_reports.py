@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible_collections.hbp.mip.plugins.filter.engine_services import engine_services
-from ansible_collections.hbp.mip.plugins.plugin_utils import _images, _links, _node_reports
+from ansible_collections.hbp.mip.plugins.plugin_utils import _images, _link_access, _link_rates, _links, _node_reports
 from ansible_collections.hbp.mip.plugins.plugin_utils._data_reports import compiled, consolidate, names_of, overview
 from ansible_collections.hbp.mip.plugins.plugin_utils._firewall_reports import firewall
 from ansible_collections.hbp.mip.plugins.plugin_utils._problems import Problem, Report, problem
@@ -51,7 +51,8 @@ def check(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
 
     :arg data: ``nodes``, the result of node_check by node name; a node that did not answer is not in it. ``links``, what
         :func:`_links.plan` returned, and ``link_answers``, by node name with ``listened``, ``sent`` and ``collected``, where the
-        links were tried. ``ignore``, codes of problems that shall not count.
+        links were tried. ``asked``, by node name why it did not answer, empty when it did; without it all were. ``throughput``, whether
+        that was measured. ``ignore``, codes of problems that shall not count.
     :returns: ``nodes`` with their facts, problems and warnings; ``problems`` of all of them and between them; ``ignored``, the problems
         that do not count; ``warnings`` between nodes; ``links``, see :func:`_links.judge`, or None; ``unreachable``.
     """
@@ -92,7 +93,8 @@ def check(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
         problems += links["problems"]
     ignored = [entry for entry in problems if entry["code"] in names_of(data.get("ignore", ()))]
     problems = [entry for entry in problems if entry not in ignored]
-    unreachable = [node["name"] for node in federation["nodes"] if node["name"] not in nodes]
+    asked = data.get("asked")
+    unreachable = [node["name"] for node in federation["nodes"] if node["name"] not in nodes and (asked is None or node["name"] in asked)]
     shown = {
         name: {
             "problems": node["problems"],
@@ -132,8 +134,11 @@ def _tried_links(federation: Mapping[str, Any], data: Mapping[str, Any], nodes: 
     verdict = _links.judge(data["links"], parts["listened"], parts["sent"], parts["collected"], in_swarm, federation["overlay"]["mtu"])
     if federation["firewall"]["manage"]:
         opened = [name for name, node in nodes.items() if node.get("facts", {}).get("firewalls")]
-        return _links.opened_by_deploy(verdict, opened)
-    return verdict
+        verdict = _links.opened_by_deploy(verdict, opened)
+    if data.get("throughput"):
+        rates = {name: (answer.get("rates") or {}).get("pairs", ()) for name, answer in answers.items()}
+        verdict = _link_rates.joined(verdict, data["links"], parts["listened"], rates)
+    return _link_access.joined(verdict, federation, nodes, data.get("asked"))
 
 
 def _members(federation: Mapping[str, Any]) -> list[str]:
