@@ -132,6 +132,12 @@ def engine_services(federation: Mapping[str, Any], reachable: Collection[str]) -
         for node in federation.get("disabled", ())
         if node["kind"] == "worker" and not node["disabled"]["keep_running"]
     ]
+    # Hospitals that joined with a site kit, once they were accepted.
+    workers += [
+        _engine(federation, node, "exareme", 2, reachable, node["name"])
+        for node in federation.get("kits", ())
+        if node["site_kit"] == "member"
+    ]
     return [keystore, scheduler, *workers, *stopped, *_portainer(federation, master, reachable)]
 
 

@@ -19,6 +19,8 @@ from typing import Any
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
+from ansible_collections.hbp.mip.plugins.plugin_utils import _backup_values
+
 #: Inventory groups that hold nodes of the federation, with the kind of node each stands for.
 KINDS = {"master": "master", "ui": "ui", "workers": "worker"}
 NAME = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -160,13 +162,20 @@ def _node(name: str, kind: str, variables: Mapping[str, Any], errors: list[str])
         errors.append(f"host {name}: mip_disabled is set, but nothing works without the master")
     if disabled and not (isinstance(disabled, Mapping) and disabled.get("reason")):
         errors.append(f"host {name}: mip_disabled needs a reason; `mipfed node disable {name} --reason TEXT` writes it")
+    site_kit = str(values.get("mip_site_kit") or "")
+    if site_kit and (kind != "worker" or manager):
+        errors.append(f"host {name}: mip_site_kit is set, but a site kit makes workers that are no swarm managers")
+    if site_kit and variables.get("mip_disabled"):
+        errors.append(f"host {name}: mip_disabled is for nodes that are reached over SSH; `mipfed node drain {name}` stops its engine")
     return {
         "name": name,
         "kind": kind,
+        "site_kit": site_kit,
         "disabled": dict(values["mip_disabled"]) if disabled and values.get("mip_disabled") else {},
         "address": address,
         "manager": manager,
-        "ssh_host": "" if variables.get("ansible_connection") == "local" else str(variables.get("ansible_host") or address),
+        "backup_data": bool(values.get("mip_backup_data")),
+        "ssh_host": "" if site_kit or variables.get("ansible_connection") == "local" else str(variables.get("ansible_host") or address),
         "ssh_port": int(variables.get("ansible_port") or 22),
         "host_key": fingerprint or "",
         "image_source": str(values.get("mip_image_source") or "registry"),
@@ -236,6 +245,7 @@ def _check_values(config: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]],
     catalogue = config["mip_data"]["catalogue"]
     if catalogue["timeout_seconds"] <= 0 or catalogue["retries"] < 0:
         errors.append("mip_data.catalogue: timeout_seconds must be more than 0, and retries 0 or more")
+    errors.extend(_backup_values.wrong(config["mip_backup"]))
     if not str(config["mip_data_root"]).startswith("/"):
         errors.append(f"mip_data_root: {config['mip_data_root']!r} is not an absolute path")
 
@@ -272,6 +282,9 @@ def resolve(inventory_name: str, groups: Mapping[str, Sequence[str]], hostvars: 
         raise FederationError(errors)
     managers = sum(node["manager"] for node in nodes)
     resolved = {key.removeprefix("mip_"): value for key, value in config.items() if key != "mip_federation"}
+    # Whoever works on `nodes` reaches them over SSH; a hospital that joined with a site kit gives no access.
+    kits = [{key: value for key, value in node.items() if key != "disabled"} for node in nodes if node["site_kit"]]
+    nodes = [{key: value for key, value in node.items() if key != "site_kit"} for node in nodes if not node["site_kit"]]
     disabled = [node for node in nodes if node["disabled"]]
     nodes = [{key: value for key, value in node.items() if key != "disabled"} for node in nodes if not node["disabled"]]
     return {
@@ -281,6 +294,7 @@ def resolve(inventory_name: str, groups: Mapping[str, Sequence[str]], hostvars: 
         "portal_dir": f"/var/lib/mip/{name}/portal",
         "nodes": nodes,
         "disabled": disabled,
+        "kits": kits,
         "warnings": []
         if managers % 2
         else [f"{managers} swarm managers: an even number tolerates no more failures than {managers - 1}; use an odd number"],
