@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 #: Files of an inventory directory that are no inventory sources, for Ansible when it is given the directory.
-IGNORED = r"known_hosts.*,^ssh$,^labels\.yml$,^state$,^\..*,.*\.md$,.*\.lock$"
+IGNORED = r"known_hosts.*,^ssh$,^labels\.yml$,^state$,^backups$,^\..*,.*\.md$,.*\.lock$"
 HIDDEN = "(encrypted)"
 
 
