@@ -55,7 +55,8 @@ PACKAGES = (
     "firewalld",
 )
 
-_PROBE_TIMEOUT = 5.0
+# The first try makes the kernel load modules, which a busy or emulated host takes long for: that is no missing feature.
+_PROBE_TIMEOUT = 30.0
 _ENGINE_TIMEOUT = 3.0
 
 
