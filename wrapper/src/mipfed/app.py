@@ -12,11 +12,12 @@ from typing import Annotated, Any
 
 import typer
 
-from mipfed import exitcodes, paths
+from mipfed import exitcodes, paths, services
 from mipfed.data import data_app
 from mipfed.errors import MipfedError, Problem
 from mipfed.exitcodes import ExitCode
 from mipfed.firewall import firewall_app
+from mipfed.kits import kit_app
 from mipfed.options import OFFLINE, OUTPUT, REMOTE, command, new_application, root_options
 from mipfed.outcome import Outcome
 from mipfed.session import Session
@@ -210,20 +211,7 @@ def deploy(session: Session, ignore_check: IgnoreCheck = None) -> Outcome:
     return outcome
 
 
-@command(app, "status", REMOTE)
-def status(session: Session) -> Outcome:
-    """Show the swarm, its nodes and services.
-
-    Works also when nodes are away. Changes nothing.
-    """
-    from mipfed import reports
-
-    outcome = session.report(session.play("hbp.mip.status", session.prepare()), "status", reports.status)
-    away = outcome.done and any(host.counts["unreachable"] for host in outcome.done.collector.hosts.values())
-    if away and outcome.exit_code is ExitCode.CHECK:
-        # A node that is away is the reason for most of what the report finds wrong.
-        outcome.exit_code = ExitCode.UNREACHABLE
-    return outcome
+services.register(app)
 
 
 @command(app, "verify", REMOTE)
@@ -486,6 +474,7 @@ def version(session: Session) -> Outcome:
 
 app.add_typer(node_app, name="node")
 app.add_typer(data_app, name="data")
+app.add_typer(kit_app, name="kit")
 app.add_typer(firewall_app, name="firewall")
 app.add_typer(config_app, name="config")
 app.add_typer(lock_app, name="lock")
