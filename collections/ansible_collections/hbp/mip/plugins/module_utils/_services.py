@@ -15,9 +15,9 @@ import json
 import re
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
+from ansible_collections.hbp.mip.plugins.module_utils import _registry
+
 PROJECT_LABEL = "eu.humanbrainproject.mip.federation"
-#: Beginning of the names of images that were loaded from a file. A node asks itself for them, and falls back to what it has.
-LOADED = "localhost/mip/"
 
 _NANO = 1000 * 1000 * 1000
 _UNITS = {
@@ -313,7 +313,7 @@ def image_of(spec: Mapping[str, Any]) -> str:
 
 def is_pinned(image: str) -> bool:
     """Whether `image` needs no registry to be told what it is: it names a digest, or an image that was loaded on its node."""
-    return bool(_IMAGE_DIGEST.search(image)) or image.startswith(LOADED)
+    return bool(_IMAGE_DIGEST.search(image)) or image.startswith(_registry.LOADED)
 
 
 def without_digest(image: str) -> str:
@@ -542,7 +542,7 @@ def diagnose(error: str, image: str, code: int = 0) -> Failure:
         )
     if "volume name" in lower:
         return Failure("mount", error, "correct the name of the volume in the mounts of the service")
-    if image.startswith(LOADED) and ("no such image" in lower or "connection refused" in lower):
+    if image.startswith(_registry.LOADED) and ("no such image" in lower or "connection refused" in lower):
         return Failure("image", error, "the image was not loaded on that node: mipfed image load BUNDLE")
     if "no such image" in lower or "pull access denied" in lower or "manifest unknown" in lower:
         return Failure(

@@ -19,12 +19,11 @@ from typing import Any
 
 import yaml
 
+from ansible_collections.hbp.mip.plugins.module_utils import _registry
 from ansible_collections.hbp.mip.plugins.plugin_utils._problems import Problem, problem
 
 FILE = "images.lock"
 SCHEMA = 1
-#: In place of a registry, in the names of images that were loaded from a file.
-LOADED = "localhost/mip"
 HEAD = """\
 # Which image each reference of the inventory stands for. Written by `mipfed image lock`, `upgrade`, `rollback` and `image load`.
 # With it every deploy runs exactly these; keep it under version control with the inventory.
@@ -139,22 +138,13 @@ def entry_of(federation: Mapping[str, Any], reference: str) -> Mapping[str, Any]
     return next((entry for entry in found if entry["reference"] == reference), None)
 
 
-def loaded_name(entry: Mapping[str, Any]) -> str:
-    """Return what an image is called on a node that got it from a file: no registry has it, and the digest is a part of the name."""
-    name, _digest = split(str(entry["reference"]))
-    first, slash, rest = name.partition("/")
-    repository = rest if slash and ("." in first or ":" in first or first == "localhost") else name
-    repository, _colon, tag = repository.partition(":")
-    return f"{LOADED}/{repository}:{(tag or 'latest')[:100]}-{str(entry['digest'])[7:19]}"
-
-
 def image_for(federation: Mapping[str, Any], node: Mapping[str, Any], reference: str) -> str:
     """Return what the specification of a service on a node names."""
     entry = entry_of(federation, reference)
     if entry is None:
         return reference
     if node.get("image_source") == "loaded":
-        return loaded_name(entry)
+        return _registry.loaded_name(str(entry["reference"]), str(entry["digest"]))
     return reference if "@" in reference else f"{reference}@{entry['digest']}"
 
 
