@@ -34,14 +34,19 @@ options:
       - The swarm that this node belongs to as the federation remembers it. Empty when it remembers none.
     type: str
     default: ""
-  created:
+  recorded_at:
     description:
-      - When that swarm was created, as the engine said it then.
+      - When the federation took note of that swarm, as C(2026-11-22T10:00:00Z). A swarm with the same ID that began later is another.
     type: str
     default: ""
   manager:
     description:
       - Is this node a manager in the inventory?
+    type: bool
+    default: false
+  abandon:
+    description:
+      - Let V(leave) also be done by a worker with which nothing is wrong, since its swarm is gone for good.
     type: bool
     default: false
   unlock_key:
@@ -115,6 +120,7 @@ aside:
   type: str
 """
 
+import calendar
 import glob
 import os
 import re
@@ -142,6 +148,8 @@ DAMAGED = re.compile(
     re.IGNORECASE,
 )
 _LEAVE_SECONDS = 60
+#: Clocks of controller and node may differ.
+_CLOCKS_SECONDS = 120
 
 
 class Refused(Exception):
@@ -192,7 +200,7 @@ def judge(
     if local.state == _swarm.ERROR:
         return "error", "the swarm part of this engine failed: %s" % local.error
     created = str(local.cluster.get("CreatedAt") or "")
-    if local.state == _swarm.MANAGER and recorded["created"] and created and created > str(recorded["created"]) and wanted:
+    if local.state == _swarm.MANAGER and wanted and began_later(created, str(recorded["recorded_at"])):
         return "state-new", "this manager's swarm has the id of the federation's, but was begun anew at %s: nodes and services are lost" % created
     down = [node for node in nodes if node["role"] == _swarm.MANAGER and node["reachability"] != "reachable"]
     if down:
@@ -201,6 +209,15 @@ def judge(
             ", ".join(node["name"] or node["hostname"] for node in down),
         )
     return "ok", "%s of the swarm %s" % (local.state, local.cluster_id)
+
+
+def began_later(created: str, recorded_at: str) -> bool:
+    """Whether a swarm was created after somebody took note of it, which only a new one is. Clocks may differ by minutes."""
+    try:
+        seconds = [calendar.timegm(time.strptime(text[:19], "%Y-%m-%dT%H:%M:%S")) for text in (created, recorded_at)]
+    except ValueError:
+        return False
+    return seconds[0] > seconds[1] + _CLOCKS_SECONDS
 
 
 def treatments(finding: str, role: str, sole: bool) -> List[str]:
@@ -233,7 +250,7 @@ class Recovery:
 
     def look(self) -> Dict[str, Any]:
         """Everything the module returns about the node now."""
-        recorded = {key: self.params[key] for key in ("cluster_id", "created", "manager")}
+        recorded = {key: self.params[key] for key in ("cluster_id", "recorded_at", "manager")}
         try:
             client = self.client()
             with engine_call("read the state of the engine"):
@@ -332,8 +349,9 @@ def main() -> None:
         argument_spec={
             "treatment": {"type": "str", "choices": ["none", "unlock", "force_new_cluster", "set_aside", "leave"], "default": "none"},
             "cluster_id": {"type": "str", "default": ""},
-            "created": {"type": "str", "default": ""},
+            "recorded_at": {"type": "str", "default": ""},
             "manager": {"type": "bool", "default": False},
+            "abandon": {"type": "bool", "default": False},
             "unlock_key": {"type": "str", "no_log": True},
             "service": {"type": "str", "default": "docker"},
             "timeout": {"type": "int", "default": 120},
@@ -347,13 +365,16 @@ def main() -> None:
     found: Dict[str, Any] = {}
     try:
         found = recovery.look()
-        if treatment == "none" or found["finding"] == "ok" or (found["finding"] == "state-lost" and treatment in ("set_aside", "leave")):
+        abandoned = treatment == "leave" and module.params["abandon"] and found["local_state"] != _swarm.NONE
+        if treatment == "none" or (found["finding"] == "ok" and not abandoned):
             module.exit_json(changed=False, **found)
-        if treatment not in found["treatments"]:
+        if found["finding"] == "state-lost" and treatment in ("set_aside", "leave"):
+            module.exit_json(changed=False, **found)
+        if treatment not in found["treatments"] and not (abandoned and found["node"].get("role") != _swarm.MANAGER):
             raise Refused(
                 "%s is no treatment for what was found (%s: %s). Nothing was changed" % (treatment, found["finding"], found["message"])
             )
-        shown = {"before": {key: found[key] for key in ("finding", "local_state")}, "after": {}}
+        shown: Dict[str, Any] = {"before": {key: found[key] for key in ("finding", "local_state")}, "after": {}}
         if module.check_mode:
             module.exit_json(changed=True, diff=shown, **found)
         aside = recovery.treat(found)

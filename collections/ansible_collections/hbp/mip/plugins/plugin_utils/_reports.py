@@ -14,7 +14,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible_collections.hbp.mip.plugins.filter.engine_services import engine_services
-from ansible_collections.hbp.mip.plugins.plugin_utils import _images, _link_access, _link_rates, _links, _node_reports
+from ansible_collections.hbp.mip.plugins.plugin_utils import (
+    _images,
+    _link_access,
+    _link_rates,
+    _links,
+    _node_reports,
+    _recovery_reports,
+)
 from ansible_collections.hbp.mip.plugins.plugin_utils._data_reports import compiled, consolidate, names_of, overview
 from ansible_collections.hbp.mip.plugins.plugin_utils._firewall_reports import firewall
 from ansible_collections.hbp.mip.plugins.plugin_utils._problems import Problem, Report, problem
@@ -28,6 +35,7 @@ TITLES = {
     "compile": "Not all data of federation {name} are compiled:",
     "data": "The data of federation {name} are not in order:",
     "firewall": "The firewalls of federation {name} are not as the inventory says:",
+    **_recovery_reports.TITLES,
 }
 
 
@@ -288,4 +296,5 @@ REPORTS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Report]] = {
     "compile": compiled,
     "data": overview,
     "firewall": firewall,
+    **_recovery_reports.REPORTS,
 }
