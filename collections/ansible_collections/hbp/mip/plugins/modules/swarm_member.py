@@ -176,6 +176,10 @@ certificate_expires:
   returned: always
   type: str
   sample: "2026-12-24T10:00:00Z"
+token_given:
+  description: Whether a join token was given to a node since the tokens were replaced last. Known to managers only.
+  returned: always
+  type: bool
 would:
   description: What was done, or would be done in check mode.
   returned: always
@@ -189,7 +193,7 @@ from typing import Any, Dict, List, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.hbp.mip.plugins.module_utils import _swarm
+from ansible_collections.hbp.mip.plugins.module_utils import _swarm, _tokens
 from ansible_collections.hbp.mip.plugins.module_utils._engine import (
     EngineError,
     engine_call,
@@ -549,6 +553,7 @@ def main() -> None:
             "needs_join": present,
             "remote_addrs": [],
             "certificate_expires": "",
+            "token_given": False,
             "would": would if present else "",
         },
     )
@@ -575,6 +580,7 @@ def main() -> None:
     module.exit_json(
         changed=changed,
         would=done,
+        token_given=_tokens.given(member.local.cluster),
         needs_join=present and still_out,
         role_differs=present and bool(after["role"]) and after["role"] != params["role"],
         diff={"before": described(before), "after": described(after)},

@@ -30,6 +30,13 @@ options:
       - Replace the token by a new one. The old one is worthless from then on.
     type: bool
     default: false
+  give:
+    description:
+      - The token is going to be given to a node. Notes that on the swarm, so that M(hbp.mip.swarm_rotate) replaces it even if this run is
+        cut off before it does.
+    type: bool
+    default: false
+    version_added: 0.3.0
   cluster_id:
     description:
       - The ID of the swarm that this manager must be in. Any other is refused.
@@ -82,7 +89,7 @@ remote_addrs:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.hbp.mip.plugins.module_utils import _swarm
+from ansible_collections.hbp.mip.plugins.module_utils import _swarm, _tokens
 from ansible_collections.hbp.mip.plugins.module_utils._engine import EngineError, engine_call, open_engine
 
 
@@ -92,6 +99,7 @@ def main() -> None:
         argument_spec={
             "role": {"type": "str", "choices": ["manager", "worker"], "default": "worker"},
             "rotate": {"type": "bool", "default": False},
+            "give": {"type": "bool", "default": False},
             "cluster_id": {"type": "str"},
             "docker_host": {"type": "str", "default": "unix:///var/run/docker.sock"},
             "engine_timeout": {"type": "int", "default": 60},
@@ -107,6 +115,8 @@ def main() -> None:
         if module.check_mode and local.state == _swarm.NONE:
             module.exit_json(msg="would read the join token once the swarm exists", **nothing)
         _swarm.require_manager(local, wanted)
+        if module.params["give"] and not module.check_mode:
+            _tokens.note_given(client)
         with engine_call("read the join token"):
             swarm = client.inspect_swarm()
         token = swarm["JoinTokens"][role.capitalize()]
