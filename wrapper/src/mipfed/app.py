@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mipfed import exitcodes, paths, services
+from mipfed import backup, exitcodes, paths, services
 from mipfed.data import data_app
 from mipfed.errors import MipfedError, Problem
 from mipfed.exitcodes import ExitCode
@@ -479,3 +479,4 @@ app.add_typer(firewall_app, name="firewall")
 app.add_typer(config_app, name="config")
 app.add_typer(lock_app, name="lock")
 app.add_typer(lab_app, name="lab")
+backup.register(app)
