@@ -100,54 +100,6 @@ def coloured_as(state: str, text: str) -> Any:
     return styled
 
 
-def status(out: Console, data: Mapping[str, Any]) -> None:
-    """Write the swarm, its nodes and the services."""
-    swarm = _mapping(data.get("swarm"))
-    cluster, managers = _mapping(swarm.get("cluster")), _mapping(swarm.get("managers"))
-    if cluster.get("id"):
-        quorum = "quorum" if managers.get("quorum") else "NO QUORUM"
-        count = f"{cell_text(managers.get('reachable'))} of {cell_text(managers.get('total'))} managers reachable"
-        out.print(f"swarm {cluster['id']}, {count}, {quorum}, {cell_text(managers.get('may_fail'))} may fail", markup=False)
-    leaders = {str(node.get("name") or node.get("hostname")) for node in _entries(swarm.get("nodes")) if node.get("leader")}
-    nodes = _entries(data.get("nodes")) or _entries(swarm.get("nodes"))
-    rows(
-        out,
-        ("node", "role", "state", "availability", "address", "engine"),
-        (
-            (
-                node.get("name") or node.get("hostname"),
-                f"{node.get('swarm') or node.get('role') or ''}{' (leader)' if node.get('name') in leaders else ''}",
-                _state(str(node.get("status") or node.get("state") or ""), good=("ready", "ok")),
-                node.get("availability"),
-                node.get("address"),
-                node.get("engine_version"),
-            )
-            for node in nodes
-        ),
-        title="Nodes",
-    )
-    rows(
-        out,
-        ("service", "node", "state", "tasks", "image", "error"),
-        (
-            (
-                service.get("name"),
-                service.get("node"),
-                _state(str(service.get("state") or ""), good=("running", "ok")),
-                f"{cell_text(service.get('running'))}/{cell_text(service.get('desired'))}",
-                str(service.get("image") or "").split("@")[0],
-                service.get("error"),
-            )
-            for service in _entries(data.get("services"))
-        ),
-        title="Services",
-    )
-
-
-def _state(text: str, good: tuple[str, ...]) -> Any:
-    return coloured_as("ok" if text.lower() in good else "failed" if text else "waiting", text)
-
-
 def verify(out: Console, data: Mapping[str, Any]) -> None:
     """Write what was measured between the nodes and what the engine answered."""
     rows(

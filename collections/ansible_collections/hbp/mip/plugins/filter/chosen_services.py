@@ -71,8 +71,9 @@ def chosen_services(federation: Mapping[str, Any], components: Collection[str] =
     """Return the services of some components on some nodes, in the order in which they are started."""
     if unknown := sorted(set(components) - set(COMPONENTS)):
         raise ValueError(f"there is no component {', '.join(unknown)}; there are {', '.join(COMPONENTS)}")
-    if unknown := sorted(set(nodes) - {node["name"] for node in federation["nodes"]}):
-        raise ValueError(f"there is no node {', '.join(unknown)}; there are {', '.join(node['name'] for node in federation['nodes'])}")
+    known = [str(node["name"]) for node in [*federation["nodes"], *federation.get("kits", ())]]
+    if unknown := sorted(set(nodes) - set(known)):
+        raise ValueError(f"there is no node {', '.join(unknown)}; there are {', '.join(known)}")
     disabled = {node["name"] for node in federation.get("disabled", ())}
     found = []
     for service in engine_services(federation, []):

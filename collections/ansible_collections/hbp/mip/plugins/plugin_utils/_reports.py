@@ -13,7 +13,6 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ansible_collections.hbp.mip.plugins.filter.engine_services import engine_services
 from ansible_collections.hbp.mip.plugins.plugin_utils import (
     _images,
     _link_access,
@@ -21,6 +20,7 @@ from ansible_collections.hbp.mip.plugins.plugin_utils import (
     _links,
     _node_reports,
     _recovery_reports,
+    _service_reports,
 )
 from ansible_collections.hbp.mip.plugins.plugin_utils._data_reports import compiled, consolidate, names_of, overview
 from ansible_collections.hbp.mip.plugins.plugin_utils._firewall_reports import firewall
@@ -30,6 +30,7 @@ from ansible_collections.hbp.mip.plugins.plugin_utils._problems import Problem, 
 TITLES = {
     "check": "Nothing was changed: these nodes of federation {name} are not fit.",
     "status": "Federation {name} is not healthy:",
+    "services": "Not all services of federation {name} are as they were asked to be:",
     "verify": "Federation {name} does not work as it should:",
     "consolidate": "The data of federation {name} are not consolidated, or not everywhere:",
     "compile": "Not all data of federation {name} are compiled:",
@@ -154,65 +155,6 @@ def _members(federation: Mapping[str, Any]) -> list[str]:
     return [node["name"] for node in federation["nodes"] if node["kind"] != "ui"]
 
 
-def status(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
-    """Judge the swarm and the services as the manager sees them.
-
-    :arg data: ``nodes``, by node name, with ``swarm``, the result of swarm_info; a node that did not answer has none.
-    :returns: ``swarm`` (the manager's view), ``services``, ``nodes`` with what each says of itself, ``unreachable``, ``disabled``,
-        ``problems``. What is wrong with a disabled node is none.
-    """
-    nodes: Mapping[str, Mapping[str, Any]] = data["nodes"]
-    members = _members(federation)
-    master = members[0]
-    view = nodes.get(master, {}).get("swarm")
-    unreachable = [name for name in members if "swarm" not in nodes.get(name, {})]
-    problems = [
-        problem(name, "unreachable", "does not answer over SSH", f"Is it up? Try `mipfed -f {federation['name']} check -l {name}`")
-        for name in unreachable
-    ]
-    report: Report = {"swarm": view or {}, "services": [], "nodes": [], "unreachable": unreachable, "problems": problems}
-    report["disabled"] = [
-        {**node["disabled"], "name": node["name"], "kind": node["kind"], "address": node["address"]}
-        for node in federation.get("disabled", ())
-    ]
-    if not view:
-        return report
-    deploy = f"Run `mipfed -f {federation['name']} deploy`"
-    if view["local_state"] != "manager":
-        problems.append(problem(master, f"swarm-{view['local_state']}", f"is no working manager: {view['local_state']}", deploy))
-    problems += [problem(master, entry["code"], entry["message"], entry.get("fix", "")) for entry in view["problems"]]
-    by_name = {node["name"]: node for node in view["nodes"] if node.get("name")}
-    for name in members:
-        seen = by_name.get(name)
-        own = nodes.get(name, {}).get("swarm", {})
-        report["nodes"].append(
-            {
-                "name": name,
-                "role": seen["role"] if seen else "",
-                "swarm": own.get("local_state", "unreachable"),
-                "status": seen["status"] if seen else "absent",
-                "availability": seen["availability"] if seen else "",
-                "address": seen["address"] if seen else "",
-                "engine_version": seen["engine_version"] if seen else own.get("engine_version", ""),
-                "certificate_expires": own.get("certificate_expires", ""),
-            }
-        )
-        if view["local_state"] == "manager" and not seen:
-            problems.append(problem(name, "not-a-member", "is not a member of the swarm, or has no label", deploy))
-    report["services"] = view["services"]
-    running = {service["name"] for service in view["services"]}
-    away = {node["name"] for node in report["disabled"]}
-    wanted = [(service["name"], service["node"]) for service in engine_services(federation, [])]
-    if view["local_state"] == "manager":
-        problems += [
-            problem(node, "service-absent", f"the service {name} does not exist", deploy)
-            for name, node in wanted
-            if name not in running and node not in away
-        ]
-    report["problems"] = [entry for entry in problems if not _node_reports.about(entry["message"], away)]
-    return report
-
-
 def _pairs(members: list[str], nodes: Mapping[str, Mapping[str, Any]], problems: list[Problem]) -> list[dict[str, Any]]:
     """Return one result for each ordered pair; what could not be measured is a failed pair."""
     measured = {(pair["from"], pair["to"]): pair for name in members for pair in nodes.get(name, {}).get("sent", {}).get("pairs", ())}
@@ -290,7 +232,8 @@ def verify(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
 
 REPORTS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Report]] = {
     "check": check,
-    "status": status,
+    "status": _service_reports.status,
+    "services": _service_reports.services,
     "verify": verify,
     "consolidate": consolidate,
     "compile": compiled,

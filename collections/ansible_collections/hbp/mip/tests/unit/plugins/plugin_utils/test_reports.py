@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.hbp.mip.plugins.plugin_utils._federation import resolve
-from ansible_collections.hbp.mip.plugins.plugin_utils._reports import check, status
+from ansible_collections.hbp.mip.plugins.plugin_utils._reports import check
 
 FEDERATION = {
     "name": "hosp",
@@ -63,15 +62,3 @@ def test_an_absent_worker_does_not_stop_the_others() -> None:
     report = check(FEDERATION, {"nodes": {"ms": node("ms"), "a": node("a")}, "needs_master": True})
     assert report["problems"] == []
     assert report["unreachable"] == ["ui", "b"]
-
-
-def test_status_misses_exactly_the_services_that_a_deploy_would_run() -> None:
-    engine = {"image": "e:1", "keystore_image": "k:1"}
-    hostvars = {name: {"ansible_host": f"192.0.2.{n}", "mip_engine": engine} for n, name in enumerate(("ms", "ui", "a"), 1)}
-    federation = resolve("hosp", {"master": ["ms"], "ui": ["ui"], "workers": ["a"]}, hostvars)
-    known = {"role": "worker", "status": "ready", "availability": "active", "address": "", "engine_version": ""}
-    nodes = [{"name": name, **known} for name in ("ms", "a")]
-    view = {"local_state": "manager", "problems": [], "nodes": nodes, "services": [{"name": "ms_exareme-keystore"}]}
-    report = status(federation, {"nodes": {"ms": {"swarm": view}, "a": {"swarm": {"local_state": "worker"}}}})
-    missing = [(entry["node"], entry["message"]) for entry in report["problems"]]
-    assert missing == [("ms", "the service ms_exareme-master does not exist"), ("a", "the service a_exareme does not exist")]
