@@ -148,8 +148,8 @@ class Netlink:
                     self._raise_if_refused(answer_flags, body)
                     return
 
-    def dump(self, kind: int, payload: bytes) -> list[bytes]:
-        """All objects of a kind, each as its message body."""
+    def dump(self, kind: int, payload: bytes, most: int | None = None) -> list[bytes]:
+        """All objects of a kind, each as its message body, of which only the first `most` bytes are kept."""
         self._send(kind, _NLM_F_DUMP, payload)
         bodies: list[bytes] = []
         while True:
@@ -159,7 +159,7 @@ class Netlink:
                 if answer == _NLMSG_ERROR:
                     self._raise_if_refused(answer_flags, body)
                     return bodies
-                bodies.append(body)
+                bodies.append(body[:most])
 
 
 class Address(NamedTuple):
@@ -211,6 +211,23 @@ def addresses_and_routes() -> tuple[list[Address], list[Route]]:
                 destination = "%s/%d" % (socket.inet_ntop(family, raw), prefix)
                 routes.append(Route(destination, names.get(index, ""), gateway))
     return addresses, routes
+
+
+def interface_of(address: str) -> tuple[str, int]:
+    """The interface with an IPv4 address in the calling process's network namespace, and its MTU; ("", 0) when there is none."""
+    wanted = socket.inet_aton(address)
+    with Netlink(NETLINK_ROUTE) as netlink:
+        for body in netlink.dump(_RTM_GETADDR, struct.pack("=BBBBi", socket.AF_INET, 0, 0, 0, 0)):
+            family, _prefix, _flags, _scope, index = struct.unpack_from("=BBBBi", body)
+            found = attributes(body[8:])
+            if family != socket.AF_INET or wanted not in (found.get(1), found.get(2)):
+                continue
+            for link in netlink.dump(_RTM_GETLINK, struct.pack("=BxHiII", socket.AF_UNSPEC, 0, 0, 0, 0)):
+                if struct.unpack_from("=i", link, 4)[0] == index:
+                    about = attributes(link[16:])
+                    name = about.get(3, b"").rstrip(b"\0").decode("utf-8", "replace")
+                    return name, struct.unpack("=I", about.get(4, b"\0\0\0\0"))[0]
+    return "", 0
 
 
 def unshare_network() -> None:

@@ -5,8 +5,12 @@
 
 One connection carries requests one after the other. A request is a line of JSON, `{"nonce", "op", "size"}`:
 `echo` is followed by `size` bytes, which come back; `store` by `size` bytes and their SHA-256 in hexadecimal, and is
-answered by a line of JSON `{"ok", "bytes", "sha256", "error"}` after the listener compared the two. A request that the
+answered by a line of JSON `{"ok", "bytes", "sha256", "error"}` after the listener compared the two; `seen` by `size` bytes, the
+sender's name, and is answered by a line of JSON that says what the listener's host saw of that node's packets. A request that the
 listener does not accept is answered by such a line and the end of the connection.
+
+Beside the connections the listener acknowledges datagrams, `nonce` and `size` and then anything up to that size, by `nonce` and
+`size` alone: so the largest packet that passes in one direction is found.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ import select
 import signal
 import socket
 import statistics
+import struct
 import threading
 import time
 from typing import Any, Callable
@@ -30,8 +35,15 @@ from ansible_collections.hbp.mip.plugins.module_utils import _netlink
 LONGEST_LINE = 1024
 LARGEST_ECHO = 4096
 LARGEST_STORE = 1 << 30
+LONGEST_NAME = 253
 ROUNDS = 5
 CHUNK = 1 << 16
+#: Size of a packet that passes wherever anything does.
+SMALL_PACKET = 300
+
+_IP_MTU_DISCOVER = 10
+_IP_PMTUDISC_PROBE = 3
+_HEADERS = 28
 
 _LARGEST_CROWD = 64
 _STALL_SECONDS = 15.0
@@ -89,7 +101,7 @@ def parse_request(line: bytes, nonce: str) -> tuple[str, int]:
         raise ProbeError("not a request of this probe") from error
     if not isinstance(given, str) or not hmac.compare_digest(given.encode("utf-8"), nonce.encode("utf-8")):
         raise ProbeError("wrong nonce: this listener belongs to another run")
-    limit = {"echo": LARGEST_ECHO, "store": LARGEST_STORE}.get(operation, -1) if isinstance(operation, str) else -1
+    limit = {"echo": LARGEST_ECHO, "store": LARGEST_STORE, "seen": LONGEST_NAME}.get(operation, -1) if isinstance(operation, str) else -1
     if limit < 0:
         raise ProbeError("unknown operation")
     if not isinstance(size, int) or isinstance(size, bool) or not 0 < size <= limit:
@@ -97,8 +109,15 @@ def parse_request(line: bytes, nonce: str) -> tuple[str, int]:
     return operation, size
 
 
-def converse(connection: socket.socket, nonce: str) -> None:
-    """The listener's side of one connection, until it ends."""
+Ask = Callable[[str], "dict[str, Any]"]
+
+
+def _nothing_seen(_name: str) -> dict[str, Any]:
+    return {"error": "packets are not counted here"}
+
+
+def converse(connection: socket.socket, nonce: str, ask: Ask = _nothing_seen) -> None:
+    """The listener's side of one connection, until it ends. `ask` tells what was seen of a node's packets."""
     stream = Stream(connection)
     try:
         while True:
@@ -106,11 +125,14 @@ def converse(connection: socket.socket, nonce: str) -> None:
             if not line:
                 return
             operation, size = parse_request(line, nonce)
-            if operation == "echo":
+            if operation in ("echo", "seen"):
                 pieces: list[bytes] = []
                 if stream.take(size, pieces.append) < size:
                     raise ProbeError("the connection ended in the middle of a message")
-                connection.sendall(b"".join(pieces))
+                if operation == "seen":
+                    _answer(connection, **ask(b"".join(pieces).decode("utf-8", "replace")))
+                else:
+                    connection.sendall(b"".join(pieces))
                 continue
             digest = hashlib.sha256()
             taken = stream.take(size, digest.update)
@@ -139,15 +161,25 @@ def _drain(connection: socket.socket) -> None:
         pass
 
 
-def serve(listener: socket.socket, nonce: str, lifetime: float) -> None:
-    """Answer connections until `lifetime` seconds are over."""
+def acknowledge(datagrams: socket.socket, nonce: str) -> None:
+    """Answer one datagram of `largest_packet`; anything else gets no answer."""
+    with contextlib.suppress(OSError):
+        data, sender = datagrams.recvfrom(CHUNK)
+        key = nonce.encode("ascii")
+        head = data[: len(key) + 2]
+        if hmac.compare_digest(head[: len(key)], key) and head[len(key) :] == struct.pack("!H", len(data) + _HEADERS):
+            datagrams.sendto(head, sender)
+
+
+def serve(listener: socket.socket, nonce: str, lifetime: float, ask: Ask = _nothing_seen, datagrams: socket.socket | None = None) -> None:
+    """Answer connections, and datagrams, until `lifetime` seconds are over."""
     deadline = time.monotonic() + lifetime
     crowd = threading.BoundedSemaphore(_LARGEST_CROWD)
 
     def answer(connection: socket.socket) -> None:
         try:
             connection.settimeout(_STALL_SECONDS)
-            converse(connection, nonce)
+            converse(connection, nonce, ask)
         finally:
             crowd.release()
 
@@ -155,8 +187,11 @@ def serve(listener: socket.socket, nonce: str, lifetime: float) -> None:
         left = deadline - time.monotonic()
         if left <= 0:
             return
-        if not select.select([listener], [], [], left)[0]:
-            return
+        ready = select.select([listener, *([datagrams] if datagrams else [])], [], [], left)[0]
+        if datagrams and datagrams in ready:
+            acknowledge(datagrams, nonce)
+        if listener not in ready:
+            continue
         try:
             connection, _peer = listener.accept()
         except OSError:
@@ -167,42 +202,86 @@ def serve(listener: socket.socket, nonce: str, lifetime: float) -> None:
         threading.Thread(target=answer, args=(connection,), daemon=True).start()
 
 
-def listen_detached(pid: int, address: str, port: int, nonce: str, lifetime: int) -> dict[str, Any]:
+def listen_detached(
+    pid: int, address: str, port: int, nonce: str, lifetime: int, watch: Callable[[], socket.socket] | None = None
+) -> dict[str, Any]:
     """Start a listener in the network namespace of process `pid`, as a process of its own.
 
-    It listens on `address` only and ends after `lifetime` seconds, whatever happens. Returns {"port", "pid"} or {"error"}.
+    It listens on `address` only and ends after `lifetime` seconds, whatever happens. `watch` starts, in the network of the caller,
+    what counts packets, and returns the socket over which it is asked for a node.
+    Returns {"port", "udp_port", "pid", "interface", "mtu", "watch_error"} or {"error"}; without an answer from `watch` the listener
+    runs all the same, and `watch_error` says why nothing is counted.
     """
 
     def start() -> dict[str, Any]:
+        channel, watch_error = None, ""
+        try:
+            channel = watch() if watch else None
+        except OSError as error:
+            watch_error = "packets cannot be counted on this host: %s" % (error.strerror or error)
         _netlink.enter_network_of(pid)
+        interface, mtu = _netlink.interface_of(address)
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         listener.bind((address, port))
         listener.listen(_LARGEST_CROWD)
+        datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        datagrams.bind((address, 0))
+        datagrams.setblocking(False)
         os.setsid()
         child = os.fork()
         if child == 0:
             try:
-                detach(listener.fileno())
+                detach(listener.fileno(), datagrams.fileno(), *([channel.fileno()] if channel else []))
                 signal.signal(signal.SIGALRM, signal.SIG_DFL)
                 signal.alarm(lifetime + 5)
-                serve(listener, nonce, lifetime)
+                serve(listener, nonce, lifetime, _asking(channel, watch_error), datagrams)
             finally:
                 os._exit(0)
-        return {"port": listener.getsockname()[1], "pid": child}
+        return {
+            "port": listener.getsockname()[1],
+            "udp_port": datagrams.getsockname()[1],
+            "pid": child,
+            "interface": interface,
+            "mtu": mtu,
+            "watch_error": watch_error,
+        }
 
     return _netlink.in_child(start, 10)
 
 
-def detach(keep: int) -> None:
+def _asking(channel: socket.socket | None, reason: str) -> Ask:
+    """The question to what counts packets, one at a time."""
+    lock = threading.Lock()
+
+    def ask(name: str) -> dict[str, Any]:
+        if channel is None:
+            return {"error": reason or "packets are not counted there"}
+        with lock:
+            try:
+                channel.settimeout(_STALL_SECONDS)
+                channel.sendall(name.replace("\n", " ").encode("utf-8") + b"\n")
+                stream = Stream(channel)
+                found: dict[str, Any] = json.loads(stream.line().decode("utf-8"))
+                return found
+            except (OSError, ValueError, ProbeError) as error:
+                return {"error": "what counts packets there does not answer: %s" % error}
+
+    return ask
+
+
+def detach(*keep: int) -> None:
     """Let go of everything that came with the caller: whoever reads its output would wait for this process otherwise."""
     os.chdir("/")
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     null = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(null, number)
+    first = 3
+    for number in sorted(keep):
+        os.closerange(first, number)
+        first = number + 1
     highest = min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], 1 << 16)
-    os.closerange(3, keep)
-    os.closerange(keep + 1, highest if highest > keep else 1 << 16)
+    os.closerange(first, highest if highest > first else 1 << 16)
 
 
 def _request(nonce: str, operation: str, size: int) -> bytes:
@@ -307,15 +386,80 @@ def _broken(connection: socket.socket, sent: int, size: int, error: OSError) -> 
     return "the connection broke after %d of %d bytes: %s" % (sent, size, error.strerror or error)
 
 
-def measure(targets: list[dict[str, Any]], large_bytes: int, timeout: float, large_timeout: float) -> list[dict[str, Any]]:
-    """Small round trips to all targets at once, then a large transfer to one after the other."""
-    results = [{"node": target["node"], "small_ms": None, "bytes": 0, "mb_per_s": None, "ok": False, "error": ""} for target in targets]
+def seen_there(target: dict[str, Any], node: str, timeout: float) -> dict[str, Any]:
+    """What the target's host saw of this node's packets; {"error"} when it cannot tell."""
+    name = node.encode("utf-8")
+    try:
+        with _connect(target, timeout) as connection:
+            connection.sendall(_request(target["nonce"], "seen", len(name)) + name)
+            found: dict[str, Any] = json.loads(Stream(connection).line().decode("utf-8"))
+            return found
+    except (OSError, ValueError, ProbeError) as error:
+        return {"error": "the receiver's host did not tell what it saw: %s" % error}
+
+
+def largest_packet(target: dict[str, Any], mtu: int) -> int | None:
+    """Size of the largest packet, up to `mtu`, that reaches the target whole; None when not even small ones are acknowledged."""
+    nonce = target["nonce"].encode("ascii")
+    acknowledged: set[int] = set()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
+        # May not be split, whatever the kernel believes to know about the path.
+        channel.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_PROBE)
+        channel.connect((target["address"], target["udp_port"]))
+
+        def attempt(sizes: list[int], seconds: float) -> None:
+            for size in sizes:
+                with contextlib.suppress(OSError):  # larger than the card takes, or the answer to an earlier one
+                    channel.send((nonce + struct.pack("!H", size)).ljust(size - _HEADERS, b"\0"))
+            until = time.monotonic() + seconds
+            while not acknowledged.issuperset(sizes):
+                left = until - time.monotonic()
+                if left <= 0 or not select.select([channel], [], [], left)[0]:
+                    return
+                with contextlib.suppress(OSError):
+                    data = channel.recv(64)
+                    if data[: len(nonce)] == nonce and len(data) == len(nonce) + 2:
+                        acknowledged.add(struct.unpack("!H", data[-2:])[0])
+
+        for again in range(1, 5):
+            attempt([SMALL_PACKET, mtu], 0.4 * again)
+            if mtu in acknowledged:
+                return mtu
+        if not acknowledged:
+            return None
+        for step, reach in ((16, mtu), (4, 16)):
+            lowest = max(acknowledged)
+            sizes = list(range(lowest + step, min(mtu, lowest + reach), step))
+            for _again in range(3):
+                attempt([size for size in sizes if size not in acknowledged], 0.4)
+    return max(acknowledged)
+
+
+def measure(
+    targets: list[dict[str, Any]], large_bytes: int, timeout: float, large_timeout: float, node: str = "", mtu: int = 0
+) -> list[dict[str, Any]]:
+    """Small round trips and the largest packet to all targets at once, then a large transfer to one after the other.
+
+    With `node`, this node's name, the target's host is asked at the end what it saw of this node's packets (`seen`).
+    """
+    results: list[dict[str, Any]] = [
+        {"node": target["node"], "small_ms": None, "bytes": 0, "mb_per_s": None, "ok": False, "error": "", "packet": None, "seen": {}}
+        for target in targets
+    ]
 
     def small(index: int) -> None:
+        result = results[index]
         try:
-            results[index]["small_ms"] = small_round_trip(targets[index], timeout)
+            result["small_ms"] = small_round_trip(targets[index], timeout)
+            if mtu > SMALL_PACKET and targets[index].get("udp_port"):
+                result["packet"] = largest_packet(targets[index], mtu)
+                if result["packet"] is not None and result["packet"] < mtu:
+                    result["error"] = "packets of %d bytes pass, and those of %d, which the overlay's MTU allows, do not" % (
+                        result["packet"],
+                        mtu,
+                    )
         except Exception as error:
-            results[index]["error"] = str(error) or type(error).__name__
+            result["error"] = str(error) or type(error).__name__
 
     threads = [threading.Thread(target=small, args=(index,)) for index in range(len(targets))]
     for thread in threads:
@@ -324,12 +468,13 @@ def measure(targets: list[dict[str, Any]], large_bytes: int, timeout: float, lar
         thread.join()
     for index, target in enumerate(targets):
         result = results[index]
-        if result["error"]:
-            continue
-        try:
-            if large_bytes:
-                result["bytes"], result["mb_per_s"] = large_transfer(target, large_bytes, large_timeout)
-            result["ok"] = True
-        except Exception as error:
-            result["error"] = str(error) or type(error).__name__
+        if not result["error"]:
+            try:
+                if large_bytes:
+                    result["bytes"], result["mb_per_s"] = large_transfer(target, large_bytes, large_timeout)
+                result["ok"] = True
+            except Exception as error:
+                result["error"] = str(error) or type(error).__name__
+        if node and result["small_ms"] is not None:
+            result["seen"] = seen_there(target, node, timeout)
     return results

@@ -21,6 +21,7 @@ from ansible_collections.hbp.mip.plugins.plugin_utils import (
     _node_reports,
     _recovery_reports,
     _service_reports,
+    _verify_reports,
 )
 from ansible_collections.hbp.mip.plugins.plugin_utils._data_reports import compiled, consolidate, names_of, overview
 from ansible_collections.hbp.mip.plugins.plugin_utils._firewall_reports import firewall
@@ -175,7 +176,7 @@ def _pairs(members: list[str], nodes: Mapping[str, Mapping[str, Any]], problems:
                     reason = "was not measured"
                 pair = {"from": sender, "to": receiver, "ok": False, "small_ms": 0.0, "bytes": 0, "mb_per_s": 0.0, "error": reason}
             pairs.append(pair)
-            if not pair["ok"]:
+            if not pair["ok"] and not _verify_reports.too_large(pair):
                 problems.append(
                     problem(
                         sender,
@@ -190,15 +191,17 @@ def _pairs(members: list[str], nodes: Mapping[str, Mapping[str, Any]], problems:
 def verify(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
     """Judge whether a deployed federation works.
 
-    :arg data: ``nodes``, by node name, with ``listener``, ``sent`` (overlay_probe) and ``held`` (dataset_info), and on the master
-        ``health``, ``datasets``, ``variables`` and ``statistics`` (exareme_query).
-    :returns: ``pairs``, ``engine``, ``held``, ``ok``, ``problems``.
+    :arg data: ``nodes``, by node name, with ``listener``, ``sent``, perhaps ``counted`` (overlay_probe) and ``held`` (dataset_info), and
+        on the master ``health``, ``datasets``, ``variables`` and ``statistics`` (exareme_query).
+    :returns: ``pairs``, ``encryption``, ``overlay`` and ``stores`` (see :mod:`_verify_reports`), ``engine``, ``held``, ``ok``,
+        ``problems``, ``warnings``.
     """
     nodes: Mapping[str, Mapping[str, Any]] = data["nodes"]
     members = _members(federation)
     master = members[0]
     problems: list[Problem] = []
     pairs = _pairs(members, nodes, problems)
+    network, warnings = _verify_reports.network(federation, pairs, nodes, problems)
     for name in members:
         problems += [
             problem(name, entry["code"], f"{entry.get('pathology', '')}: {entry['message']}".lstrip(": "), entry.get("fix", ""))
@@ -227,7 +230,7 @@ def verify(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
         fix = "Put data on the workers and compile them, then run verify again"
         problems.append(problem(master, "no-statistic", "no statistic was asked for: no node holds a dataset of 10 rows or more", fix))
     held = {name: nodes.get(name, {}).get("held", {}).get("codes", {}) for name in members}
-    return {"pairs": pairs, "engine": engine, "held": held, "ok": not problems, "problems": problems}
+    return {"pairs": pairs, **network, "engine": engine, "held": held, "ok": not problems, "problems": problems, "warnings": warnings}
 
 
 REPORTS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Report]] = {
