@@ -12,14 +12,17 @@ from typing import Annotated, Any
 
 import typer
 
-from mipfed import backup, exitcodes, paths, services
+from mipfed import backup, exitcodes, paths, releases, services
 from mipfed.data import data_app
 from mipfed.errors import MipfedError, Problem
 from mipfed.exitcodes import ExitCode
 from mipfed.firewall import firewall_app
+from mipfed.images import image_app
 from mipfed.kits import kit_app
+from mipfed.nodes import node_app, token_app
 from mipfed.options import OFFLINE, OUTPUT, REMOTE, command, new_application, root_options
 from mipfed.outcome import Outcome
+from mipfed.releases import release_app
 from mipfed.session import Session
 
 EPILOG = "Exit codes:\n\n\b\n" + exitcodes.table()
@@ -27,7 +30,6 @@ EPILOG = "Exit codes:\n\n\b\n" + exitcodes.table()
 
 app = new_application("Deploys and operates a federation of the Medical Informatics Platform.", epilog=EPILOG)
 root_options(app)
-node_app = new_application("The nodes of a federation.")
 lab_app = new_application("A federation of machines on this host.")
 config_app = new_application("The configuration of a federation.")
 lock_app = new_application("The lock that one deploy at a time holds.")
@@ -212,6 +214,7 @@ def deploy(session: Session, ignore_check: IgnoreCheck = None) -> Outcome:
 
 
 services.register(app)
+releases.register(app)
 
 
 @command(app, "verify", REMOTE)
@@ -293,26 +296,6 @@ def trust(
 
     result = {"nodes": [entry.as_dict() for entry in entries]}
     return Outcome(result=result, exit_code=code, errors=[*problems, *declined], text=text)
-
-
-@command(node_app, "ls", OFFLINE, group="node")
-def node_ls(session: Session) -> Outcome:
-    """List the nodes of the federation, from its inventory. Contacts no host."""
-    from mipfed import inventory, render
-
-    nodes = inventory.shown_config(inventory.resolve(inventory.load(session.source)))["nodes"]
-
-    def text(out: Any) -> None:
-        render.rows(
-            out,
-            ("node", "kind", "address", "manager", "ssh"),
-            (
-                (n["name"], n["kind"], n["address"], n["manager"], f"{n['ssh_host']}:{n['ssh_port']}" if n["ssh_host"] else "local")
-                for n in nodes
-            ),
-        )
-
-    return Outcome(result={"nodes": nodes}, text=text)
 
 
 @command(config_app, "show", OFFLINE, group="config")
@@ -473,9 +456,12 @@ def version(session: Session) -> Outcome:
 
 
 app.add_typer(node_app, name="node")
+app.add_typer(token_app, name="token")
 app.add_typer(data_app, name="data")
 app.add_typer(kit_app, name="kit")
 app.add_typer(firewall_app, name="firewall")
+app.add_typer(image_app, name="image")
+app.add_typer(release_app, name="release")
 app.add_typer(config_app, name="config")
 app.add_typer(lock_app, name="lock")
 app.add_typer(lab_app, name="lab")

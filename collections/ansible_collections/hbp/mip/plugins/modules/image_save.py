@@ -100,6 +100,10 @@ artefacts:
     digest:
       description: The image's digest, for an image.
       type: str
+mip_report:
+  description: The same for C(mipfed).
+  returned: success
+  type: dict
 fingerprint:
   description: Fingerprint of the key that signed it.
   returned: success
@@ -242,6 +246,13 @@ class Save:
         return ""
 
 
+def finish(module: AnsibleModule, save: Save, changed: bool, files: List[Dict[str, Any]], fingerprint: str) -> None:
+    """End the module with what is in the bundle."""
+    found = {"path": save.dest, "artefacts": files, "fingerprint": fingerprint}
+    report = {"verb": "image save", "schema": 1, "data": {"changed": changed, "problems": [], **found}}
+    module.exit_json(changed=changed, mip_report=report, **found)
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
@@ -269,19 +280,19 @@ def main() -> None:
         if os.path.exists(save.dest):
             known = save.there(public_key)
             if known:
-                module.exit_json(changed=False, path=save.dest, artefacts=known, fingerprint=fingerprint)
+                finish(module, save, False, known, fingerprint)
         if module.check_mode:
             listed = [
                 {"file": image["file"], "reference": image["reference"], "digest": image["digest"], "size": int(entry.get("size") or 0)}
                 for image, entry in zip(save.wanted(), module.params["images"])
             ]
-            module.exit_json(changed=True, path=save.dest, artefacts=listed, fingerprint=fingerprint)
+            finish(module, save, True, listed, fingerprint)
         written = save.write(public_key, fingerprint)
     except (_bundle.BundleError, _registry.RegistryError) as error:
         module.fail_json(msg="%s. Nothing was saved" % error)
     except OSError as error:
         module.fail_json(msg="%s: %s. Nothing was saved" % (error.filename or save.dest, error.strerror))
-    module.exit_json(changed=True, path=save.dest, artefacts=written, fingerprint=fingerprint)
+    finish(module, save, True, written, fingerprint)
 
 
 if __name__ == "__main__":
