@@ -31,6 +31,7 @@ from ansible_collections.hbp.mip.plugins.module_utils import (
     _host_names,
     _host_network,
     _netlink,
+    _site,
 )
 
 PACKAGES = (
@@ -770,6 +771,7 @@ def gather(
         "data": data_folder(data_dir) if data_dir else None,
         "packages": installed,
         "firewalls": own_firewalls(),
+        "site": _site.facts(),
     }
     facts["kernel_overlay"] = kernel_overlay(encrypted) if kernel else {}
     facts.update(kernel_modules={}, sockets=[], packet_filter={}, forwarding={}, dns=[], registry={})

@@ -83,6 +83,11 @@ engine_version:
   description: Version of the engine. Empty when there is no engine.
   returned: always
   type: str
+site:
+  description: What is known of the hospital's own command on the node, C(paused) with C(paused_since) and C(paused_reason) among it.
+  returned: always
+  type: dict
+  sample: {"paused": false, "paused_since": "", "paused_reason": "", "command_sha256": "1a2b", "config_sha256": "3c4d", "kit_overdue": false}
 cluster:
   description: The cluster. Empty except on a working manager.
   returned: always
@@ -144,7 +149,7 @@ from typing import Any, Dict, List
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.hbp.mip.plugins.module_utils import _services, _stopped, _swarm
+from ansible_collections.hbp.mip.plugins.module_utils import _services, _site, _stopped, _swarm
 from ansible_collections.hbp.mip.plugins.module_utils._engine import EngineError, EngineMissing, connect, engine_call
 
 _NANO = 1e9
@@ -346,6 +351,7 @@ def collect(client: Any, project: str, days: int, now: float) -> Dict[str, Any]:
     root_dir = str(info.get("DockerRootDir") or "/var/lib/docker")
     local = _swarm.classify(info, _swarm.read_certificate(root_dir), _swarm.read_start_config(root_dir))
     result = dict(empty(), **local.public())
+    result["site"] = _site.facts()
     result["engine_version"] = str(info.get("ServerVersion") or "")
     problems: List[Dict[str, str]] = result["problems"]
     message, fix = _swarm.state_problem(local)
@@ -384,6 +390,7 @@ def empty() -> Dict[str, Any]:
         "remote_addrs": [],
         "certificate_expires": "",
         "engine_version": "",
+        "site": {},
         "cluster": {},
         "nodes": [],
         "twins": [],

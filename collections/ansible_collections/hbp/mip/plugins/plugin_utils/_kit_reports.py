@@ -25,12 +25,12 @@ def unknown(federation: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]]) -
     invited = {node["address"]: node["name"] for node in federation.get("kits", ()) if node["site_kit"] == "invited"}
     everything = [*federation["nodes"], *federation.get("disabled", ()), *federation.get("kits", ())]
     names = {node["name"] for node in everything}
-    addresses = {node["address"]: node["name"] for node in everything}
+    addresses = {node.get("address"): node["name"] for node in everything}
     found = []
     for node in nodes:
-        said = f"{node['id']} ({node['hostname']}, {node['address']})"
         if node["name"] in names:
             continue
+        said = f"{node['id']} ({node['hostname']}, {node['address']})"
         if not node["name"] and node["address"] in invited:
             name = invited[node["address"]]
             found.append(
@@ -55,6 +55,23 @@ def unknown(federation: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]]) -
                 )
             )
     return found
+
+
+def paused(federation: Mapping[str, Any], node: Mapping[str, Any], own: Mapping[str, Any], seen: Mapping[str, Any] | None) -> list[Problem]:
+    """Tell that a hospital has paused its part, or may have.
+
+    :arg own: what swarm_info told on the node itself; empty for one that is operated through the swarm only.
+    :arg seen: the node as a manager sees it.
+    """
+    site = own.get("site") or {}
+    if site.get("paused"):
+        why = f": {site['paused_reason']}" if site.get("paused_reason") else ""
+        text = f"paused by the hospital since {site.get('paused_since') or 'an unknown time'}{why}"
+        return [problem(node["name"], "paused", text, "Ask the hospital; there, `sudo mip-site resume` takes it back")]
+    if node.get("site_kit") and seen and seen.get("status") == "down":
+        text = "is away; it joined with a site kit, so that it cannot be told from here whether its hospital has paused it"
+        return [problem(node["name"], "kit-away", text, "Ask the hospital; there, `sudo mip-site status` tells")]
+    return []
 
 
 def kit(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:

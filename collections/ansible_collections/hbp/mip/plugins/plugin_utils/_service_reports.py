@@ -12,7 +12,7 @@ from typing import Any
 from ansible_collections.hbp.mip.plugins.filter.chosen_services import component_of
 from ansible_collections.hbp.mip.plugins.filter.engine_services import engine_services
 from ansible_collections.hbp.mip.plugins.module_utils._services import is_pinned, without_digest
-from ansible_collections.hbp.mip.plugins.plugin_utils import _node_reports
+from ansible_collections.hbp.mip.plugins.plugin_utils import _kit_reports, _node_reports
 from ansible_collections.hbp.mip.plugins.plugin_utils._problems import Problem, Report, problem
 
 Nodes = Mapping[str, Mapping[str, Any]]
@@ -174,6 +174,7 @@ def status(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
         for entry in view["problems"]
     ]
     by_name = {node["name"]: node for node in view["nodes"] if node.get("name")}
+    problems += _kit_reports.unknown(federation, view["nodes"])
     for node in members:
         name = str(node["name"])
         seen = by_name.get(name)
@@ -194,6 +195,7 @@ def status(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
                 "certificate_expires": own.get("certificate_expires", ""),
             }
         )
+        problems += _kit_reports.paused(federation, node, own, seen)
         if name != manager:
             entries = [entry for entry in own.get("problems", ()) if entry["code"] in _OWN_PROBLEMS]
             problems += [problem(name, entry["code"], entry["message"], entry.get("fix", "")) for entry in entries]
