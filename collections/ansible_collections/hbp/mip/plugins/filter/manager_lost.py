@@ -40,7 +40,7 @@ def manager_lost(result: Any) -> bool:
     """Return whether the task has not run, or ran on a manager that could not do it."""
     if not isinstance(result, Mapping) or not result:
         return True
-    return any(bool(result.get(key)) for key in ("unreachable", "engine_missing", "manager_lost"))
+    return any(bool(result.get(key)) for key in ("unreachable", "manager_lost"))
 
 
 class FilterModule:

@@ -140,9 +140,9 @@ def open_engine(module: AnsibleModule, would: str, answer: Optional[Dict[str, An
         if module.check_mode:
             result = {"changed": True, **(answer or {})}
             module.exit_json(msg="%s once Docker is installed (%s)" % (would, error), engine_missing=True, **result)
-        module.fail_json(msg=str(error), engine_missing=True)
+        module.fail_json(msg=str(error), engine_missing=True, manager_lost=True)
     except EngineError as error:
-        module.fail_json(msg=str(error))
+        module.fail_json(msg=str(error), manager_lost=True)
 
 
 class _Translate:

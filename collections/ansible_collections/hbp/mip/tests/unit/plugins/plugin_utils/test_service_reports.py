@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.hbp.mip.plugins.plugin_utils._federation import resolve
+from ansible_collections.hbp.mip.plugins.plugin_utils._reports import check
 from ansible_collections.hbp.mip.plugins.plugin_utils._service_reports import is_drift, services, status
 
 DIGEST, OTHER = "@sha256:" + "a" * 64, "@sha256:" + "b" * 64
@@ -41,7 +42,14 @@ def service(name: str, **more: Any) -> dict[str, Any]:
 
 
 def member(name: str, **more: Any) -> dict[str, Any]:
-    values = {"name": name, "role": "manager" if name == "ms" else "worker", "status": "ready", "availability": "active"}
+    values = {
+        "name": name,
+        "id": f"id-{name}",
+        "hostname": name,
+        "role": "manager" if name == "ms" else "worker",
+        "status": "ready",
+        "availability": "active",
+    }
     return {**values, "address": "", "engine_version": "20.10.24", "leader": name == "ms", "reachability": "", **more}
 
 
@@ -210,3 +218,14 @@ def test_a_refusal_is_a_problem() -> None:
     lost = services(federation(), done("waiting", "waiting", msg="list the tasks: no leader"))
     assert lost["problems"][0]["message"] == "list the tasks: no leader"
     assert services(federation(), {"state": "started", "done": {}})["problems"] == []
+
+
+def test_a_deploy_goes_on_with_another_manager_when_the_master_is_away() -> None:
+    def node(**swarm: str) -> dict[str, Any]:
+        return {"problems": [], "warnings": [], "facts": {"swarm": swarm}}
+
+    with_manager = {"nodes": {"a": node(state="manager", cluster_id="x"), "b": node()}, "needs_master": True}
+    report = check(federation(a={"mip_swarm_manager": True}), with_manager)
+    assert (report["problems"], report["unreachable"]) == ([], ["ms", "ui"])
+    without = {"nodes": {"a": node(state="no-quorum", cluster_id="x"), "b": node()}, "needs_master": True}
+    assert codes(check(federation(), without)["problems"]) == [("ms", "unreachable")]
