@@ -37,7 +37,7 @@ def sets(out: Console, entries: Sequence[Mapping[str, Any]]) -> None:
             entry["created"],
             f"{int(entry['size']) / 2**20:.1f}",
             entry["cluster_id"],
-            ", ".join(name.partition(".")[0] for name in entry["members"]),
+            ", ".join(dict.fromkeys(name.partition(".")[0] for name in entry["members"])),
             ", ".join(str(_mapping(lack).get("what")) for lack in entry.get("missing") or ()) or "",
             _said(entry.get("verified")),
         )

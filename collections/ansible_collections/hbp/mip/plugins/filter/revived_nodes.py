@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 DOCUMENTATION = r"""
@@ -15,7 +15,7 @@ description:
   - A restored swarm knows the nodes of the time of its backup. Those that were removed or replaced since are back in its list.
 author:
   - The hbp.mip authors (@HBPMedical)
-positional: nodes
+positional: nodes, replaced
 options:
   _input:
     description: The resolved federation, as M(hbp.mip.federation) returns it.
@@ -26,6 +26,11 @@ options:
     type: list
     elements: dict
     required: true
+  replaced:
+    description: Names of nodes that are to join anew; what the swarm has of them is removed, once it is down.
+    type: list
+    elements: str
+    default: []
 """
 
 EXAMPLES = r"""
@@ -49,7 +54,9 @@ def _said(node: Mapping[str, Any]) -> str:
     return f"{node['name'] or node['hostname']} ({node['id']}, {node['address']})"
 
 
-def revived_nodes(federation: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+def revived_nodes(
+    federation: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]], replaced: Collection[str] = ()
+) -> dict[str, list[Any]]:
     """Return what is to be done with the nodes of a restored swarm."""
     wanted = {node["name"] for node in (*federation["nodes"], *federation.get("disabled", ())) if node["kind"] != "ui"}
     members = {node["name"]: node["manager"] for node in federation["nodes"] if node["kind"] != "ui"}
@@ -61,7 +68,7 @@ def revived_nodes(federation: Mapping[str, Any], nodes: Sequence[Mapping[str, An
         if node["status"] == "ready":
             if stranger:
                 unknown.append(_said(node))
-        elif stranger or twin:
+        elif stranger or twin or node["name"] in replaced:
             gone.append(node)
     return {
         "demote": [{"node_id": node["id"], "role": "worker"} for node in gone if node["role"] == "manager"],

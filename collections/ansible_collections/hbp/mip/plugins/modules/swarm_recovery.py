@@ -225,7 +225,7 @@ def treatments(finding: str, role: str, sole: bool) -> List[str]:
     manager = role == _swarm.MANAGER
     return {
         "locked": ["unlock"],
-        "no-quorum": ["force_new_cluster"],
+        "no-quorum": ["force_new_cluster", "set_aside"],
         "certificate-expired": (["force_new_cluster"] if sole else ["set_aside"]) if manager else ["leave"],
         "raft-damaged": ["set_aside"],
         "state-new": ["set_aside"],

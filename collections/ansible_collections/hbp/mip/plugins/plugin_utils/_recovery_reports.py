@@ -54,15 +54,18 @@ def restore(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
     """Judge a restore.
 
     :arg data: ``node``, the manager that was restored, ``manifest``, and what the tasks returned on it: ``state`` (swarm_snapshot),
-        ``keystore`` (keystore_snapshot), ``cdes`` (file_snapshot), ``nodes`` (revived_nodes), ``removal`` (swarm_nodes), ``rotated``.
+        ``keystore`` (keystore_snapshot), ``cdes`` (file_snapshot), ``nodes`` (revived_nodes), ``failed``, the task that failed,
+        ``rotated``, whether the tokens were replaced.
+    :returns: ``node``, ``set``, ``cluster_id``, ``created``, ``aside``, ``restored``, ``keys``, ``files``, ``removed``, ``unknown``,
+        ``away``, ``rotated``, ``problems``.
     """
     name, node = federation["name"], data["node"]
     problems: list[Problem] = []
     again = f"mipfed -f {name} restore FILE (a second run goes on)"
-    for key, what in (("state", "the state of the swarm"), ("keystore", "the keystore"), ("cdes", "the metadata"), ("removal", "the nodes")):
-        found = data.get(key) or {}
-        if found.get("msg") and "changed" in found and (found.get("failed") or "swarm" not in found and key == "state"):
-            problems.append(problem(node, f"restore-{key}", f"{what}: {found['msg']}", again))
+    if data["failed"]:
+        problems.append(problem(node, "restore-failed", f"{data['failed']['task']}: {data['failed']['msg']}", again))
+    if data["keystore"].get("msg"):
+        problems.append(problem(node, "restore-keystore", f"the keystore's keys: {data['keystore']['msg']}", again))
     nodes = data.get("nodes") or {}
     for text in nodes.get("unknown", ()):
         problems.append(
@@ -105,15 +108,16 @@ def plan_id(steps: Sequence[Mapping[str, str]]) -> str:
 def recover(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
     """Judge what the members of the swarm told, and say what would be done about it.
 
-    :arg data: ``found``, by node name, what swarm_recovery returned; a node that did not answer is not in it. ``recorded``, what is
-        remembered of the swarm; ``sets``, the backups, oldest first; ``treated``, by node name, what was done; ``done``, whether
-        something was.
+    :arg data: ``nodes``, by node name, with ``found``, what swarm_recovery returned, and ``first``, ``second``, ``demotion`` and
+        ``removal`` of what was done; ``recorded``, what is remembered of the swarm; ``sets``, the backups, oldest first. After a treatment
+        also ``before``, the report that led to it, ``asked``, the plan that was wanted, and ``confirmed``.
     :returns: ``case``, one of C(well), C(locked), C(majority-lost), C(sole-manager-lost), C(managers-damaged), C(certificate-expired),
         C(foreign-swarm), C(engines-stopped), C(workers), C(unreachable); ``explanation``; ``nodes`` with their findings; ``steps``, what
         would be done, each ``{node, treatment, why}``; ``plan``, their id; ``next``; ``problems``.
     """
-    found: Mapping[str, Mapping[str, Any]] = data["found"]
-    name, recorded = federation["name"], data["recorded"]
+    answers: Mapping[str, Mapping[str, Any]] = data["nodes"]
+    found: dict[str, Mapping[str, Any]] = {node: a["found"] for node, a in answers.items() if "finding" in a.get("found", {})}
+    name, recorded = federation["name"], {"cluster_id": "", **data["recorded"]}
     members = [node for node in federation["nodes"] if node["kind"] != "ui"]
     managers = [node["name"] for node in members if node["manager"]]
     workers = [node["name"] for node in members if not node["manager"]]
@@ -200,6 +204,8 @@ def recover(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
         following = f"mipfed -f {name} check -l {','.join(away or managers)}"
     if steps and not following:
         following = f"mipfed -f {name} deploy" if case not in ("locked", "foreign-swarm") else f"mipfed -f {name} status"
+    forced = [step["node"] for step in steps if step["treatment"] in ("force_new_cluster", "unlock")]
+    actor = next((manager for manager in (*forced, *working, *answered) if manager in found), managers[0])
     nodes = [
         {
             "name": member["name"],
@@ -215,12 +221,20 @@ def recover(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
     if case != "well":
         where = next((entry["name"] for entry in nodes if entry["finding"] not in ("ok",)), managers[0])
         problems.append(problem(where, f"recover-{case}", explanation, following))
-    for node, result in (data.get("treated") or {}).items():
+    for node, result in answers.items():
         problems += [
-            problem(node, f"recover-{key}", str(entry["msg"]), f"mipfed -f {name} recover")
-            for key, entry in result.items()
-            if entry.get("failed") or ("msg" in entry and "finding" not in entry and entry.get("rc", 0))
+            problem(node, f"recover-{key}", str(result[key]["msg"]), f"mipfed -f {name} recover")
+            for key in ("first", "second", "demotion", "removal")
+            if result.get(key, {}).get("msg")
         ]
+    before = data.get("before") or {}
+    done = bool(data.get("confirmed") and data.get("asked") and data["asked"] == before.get("plan") and before.get("steps"))
+    if data.get("asked") and not done:
+        why = "the federation's name was not given" if not data.get("confirmed") else "what is wrong is not what was shown any more"
+        problems.insert(0, problem(managers[0], "recover-refused", f"Nothing was done: {why}.", f"mipfed -f {name} recover"))
+    if done and case == "sole-manager-lost" and not recorded["cluster_id"]:
+        # Forgotten on request: a deploy goes on from here.
+        problems = [entry for entry in problems if entry["code"] != "recover-sole-manager-lost"]
     return {
         "case": case,
         "explanation": explanation,
@@ -229,7 +243,9 @@ def recover(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
         "plan": plan_id(steps),
         "next": following,
         "cluster_id": recorded["cluster_id"],
-        "done": bool(data.get("done")),
+        "actor": actor,
+        "done": done,
+        "treated": before.get("steps", []) if done else [],
         "problems": problems,
     }
 
