@@ -115,7 +115,7 @@ def sheet(federation: Mapping[str, Any], name: str, operators: Sequence[Mapping[
     }
     found["not_needed"] = _not_needed(federation, node)
     found["notes"] = _notes(federation, node)
-    found["rules"] = _rules(found)
+    found["rules"] = _rules(found, int(federation["swarm"]["data_path_port"]))
     found["managed"] = bool(federation["firewall"]["manage"])
     found["prove"] = _proofs(found, call)
     return found
@@ -165,7 +165,9 @@ def _outgoing(federation: Mapping[str, Any], node: Mapping[str, Any]) -> list[di
             by_port.setdefault(port, []).append(host)
         for port, hosts in sorted(by_port.items()):
             peers = [{"node": "", "address": host} for host in dict.fromkeys(hosts)]
-            rows.append(_row("out", "tcp", port, peers, "the images' registry", "deploy"))
+            hub = hosts[0] == HUB[0]
+            why = "the images' registry" + (", Docker Hub (its names as of now: Docker's allow list)" if hub else "")
+            rows.append(_row("out", "tcp", port, peers, why, "deploy"))
     if docker["source"] != "none":
         for port in (80, 443):
             peers = [{"node": "", "address": "the distribution's package servers, or the site's mirror of them"}]
@@ -201,7 +203,7 @@ def _not_needed(federation: Mapping[str, Any], node: Mapping[str, Any]) -> list[
     encrypted, port = federation["overlay"]["encrypted"], federation["swarm"]["data_path_port"]
     found = ["Nothing comes in from the internet: no public address, no port forwarding, no reverse proxy, no DMZ rule beyond this page."]
     if node["kind"] == "worker":
-        found.append("This node publishes no port: engine and keystore talk inside the encrypted network only.")
+        found.append("This node publishes no port: its engine is reached inside the federation's own network only.")
         found.append("It opens connections to the addresses on this page only, and sends nothing anywhere else.")
     elif node["kind"] == "master":
         found.append(f"It publishes TCP {federation['engine']['port']} only, and only to the addresses on this page.")
@@ -210,7 +212,10 @@ def _not_needed(federation: Mapping[str, Any], node: Mapping[str, Any]) -> list[
         found.append("Who may use the portal itself (usually TCP 443) is the site's own decision and not part of this request.")
     if node["kind"] != "ui":
         if encrypted:
-            found.append(f"UDP {port} (VXLAN) between the sites: it travels inside ESP and should stay closed on the way.")
+            found.append(
+                f"UDP {port} (VXLAN) between the sites: it travels inside ESP and should stay closed on the way. Only the host's own "
+                "filter sees it, after decryption."
+            )
             found.append("UDP 500 and 4500 (IKE, NAT traversal): the keys come over the managers' TLS connections.")
         found.append("TCP 2377 from anyone to this node." if not node["manager"] else "TCP 2377 from anyone but the nodes on this page.")
     found.append("IPv6, and SSH between the nodes.")
@@ -259,8 +264,11 @@ def _hosts(row: Mapping[str, Any]) -> list[str]:
     return [peer["address"] for peer in row["peers"] if peer["address"] and " " not in peer["address"]]
 
 
-def _rules(found: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return the rules: ``generic`` for a firewall between, the others for the host's own, incoming only."""
+def _rules(found: Mapping[str, Any], data_path_port: int) -> dict[str, list[str]]:
+    """Return the rules: ``generic`` for a firewall between, the others for the host's own, incoming only.
+
+    The host's own filter sees what came out of ESP once more, as VXLAN.
+    """
     own = str(found["address"])
     wanted = [row for row in found["incoming"] if _hosts(row)]
     unknown = [row for row in found["incoming"] if not _hosts(row)]
@@ -278,7 +286,8 @@ def _rules(found: Mapping[str, Any]) -> dict[str, list[str]]:
     for row in sent:
         generic += [_permit(row, f"host {own}", end) for end in ends(row)]
     grouped: dict[tuple[str, ...], dict[str, list[int]]] = {}
-    for row in wanted:
+    inside = found["encrypted"] and bool(members)
+    for row in [*wanted, *([{"proto": "udp", "port": data_path_port, "peers": [{"address": each} for each in members]}] if inside else [])]:
         grouped.setdefault(tuple(_hosts(row)), {}).setdefault(row["proto"], []).append(row["port"])
     ufw, firewalld, nftables = [], [], []
     for addresses, protocols in grouped.items():
@@ -298,6 +307,12 @@ def _rules(found: Mapping[str, Any]) -> dict[str, list[str]]:
         firewalld += [f'{loop} for r in {" ".join(rich)}; do sudo firewall-cmd --permanent --add-rich-rule "$r"; done; done']
         places = ", ".join(addresses)
         for proto, ports in protocols.items():
+            if inside and proto == "udp" and data_path_port in ports:
+                decrypted = f"meta ipsec exists udp dport {data_path_port}"
+                nftables.append(f"sudo nft insert rule inet filter input ip saddr {{ {places} }} {decrypted} accept")
+                ports = [port for port in ports if port != data_path_port]
+            if not ports:
+                continue
             match = f"{proto} dport {{ {', '.join(str(port) for port in ports)} }}" if ports != [0] else "meta l4proto esp"
             nftables.append(f"sudo nft insert rule inet filter input ip saddr {{ {places} }} {match} accept")
     firewalld += ["sudo firewall-cmd --reload"] if firewalld else []
@@ -334,7 +349,7 @@ def _proofs(found: Mapping[str, Any], call: str) -> list[dict[str, str]]:
     name, proofs = found["node"], []
     proofs.append(
         {
-            "what": f"On the pusher, everything at once: row and column {name} say ok; each fault names who has to do what. Nothing is changed",
+            "what": f"On the pusher, everything at once, changing nothing: row and column {name} say ok, a fault names who must do what",
             "command": f"{call} check",
         }
     )
@@ -356,53 +371,80 @@ def _proofs(found: Mapping[str, Any], call: str) -> list[dict[str, str]]:
 # --- text
 
 
-def _peers(row: Mapping[str, Any]) -> str:
-    return ", ".join(
-        f"{peer['node']} {peer['address']}"
-        if peer["node"] and peer["address"]
-        else peer["address"] or f"{peer['node']} (ask its operator for the address)"
-        for peer in row["peers"]
-    )
+def _named(peers: Iterable[Mapping[str, str]]) -> str:
+    found = []
+    for peer in peers:
+        name, address = peer["node"], peer["address"]
+        found.append(f"{name} {address}" if name and address else address or f"{name} (its operator tells the address)")
+    return ", ".join(found)
+
+
+def _together(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows with TCP and UDP of one port, and several ports for one purpose, as one line of text."""
+    merged: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in rows:
+        key = (_named(row["peers"]), row["why"], row["when"])
+        entry = merged.setdefault(key, {**row, "parts": {}})
+        entry["parts"].setdefault(row["port"], []).append(row["proto"].upper())
+    for entry in merged.values():
+        by_protocols: dict[str, list[str]] = {}
+        for port, protocols in entry["parts"].items():
+            by_protocols.setdefault(" and ".join(protocols), []).append(str(port))
+        parts = [
+            "IP protocol 50 (ESP)" if protocols == "ESP" else f"{protocols} {', '.join(ports)}" for protocols, ports in by_protocols.items()
+        ]
+        entry["what"] = ", ".join(parts)
+    return list(merged.values())
+
+
+def _members(found: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return the nodes that most lines are about, to be named once."""
+    return max(([peer for peer in row["peers"] if peer["node"]] for row in found["incoming"] if row["port"] == 7946), key=len, default=[])
 
 
 def markdown(found: Mapping[str, Any]) -> str:
     """Return the sheet as the page that is handed on."""
-    name, own = found["node"], f"**{found['node']}** {found['address']}"
+    name = found["node"]
+    members = _members(found)
     lines = [
         f"# Network request for {name}, {found['address']}",
         "",
         f"Federation `{found['federation']}` of the Medical Informatics Platform. This host is {_ROLES[found['kind']]}. "
-        "All addresses are static; each line is one direction, and the answers to it.",
+        "Addresses are static. Each line is one direction, with the answers to it.",
         "",
     ]
-    for title, key, source, destination in (
-        ("Incoming: allow to this host", "incoming", "from", "to"),
-        ("Outgoing: allow from this host", "outgoing", "to", "from"),
-    ):
-        lines += [f"## {title}", "", f"| what | {source} | {destination} | why |", "| --- | --- | --- | --- |"]
-        for row in found[key]:
-            when = {"always": "", "deploy": " (during a deploy or upgrade only)", "host": " (as any server; probably there)"}[row["when"]]
-            lines.append(f"| {row['what']} | {_peers(row)} | {own} | {row['why']}{when} |")
+    if len(members) > 1:
+        lines += [f"**Peers** are {_named(members)}.", ""]
+
+    def ends(row: Mapping[str, Any]) -> str:
+        return "the peers" if len(members) > 1 and row["peers"] == members else _named(row["peers"])
+
+    for title, key, side in (("Incoming: allow to this host", "incoming", "from"), ("Outgoing: allow from this host", "outgoing", "to")):
+        rows = _together(found[key])
+        lines += [f"## {title}", "", f"| what | {side} | why |", "| --- | --- | --- |"]
+        for row in rows:
+            when = {"always": "", "deploy": " (during a deploy or upgrade only)", "host": " (as any server; probably open)"}[row["when"]]
+            lines.append(f"| {row['what']} | {ends(row)} | {row['why']}{when} |")
+        if not rows:
+            lines.append("| nothing | | |")
         lines.append("")
     if found["notes"]:
         lines += [*(f"- {note}" for note in found["notes"]), ""]
     lines += ["## Not needed", "", *(f"- {entry}" for entry in found["not_needed"]), ""]
     rules = found["rules"]
-    lines += [
-        "## The same as rules",
-        "",
-        "In a firewall between the sites (stateful, each line with its answers):",
-        "",
-        "```",
-        *rules["generic"],
-        "```",
-        "",
-    ]
+    lines += ["## The same as rules", "", "For a firewall between the sites:", "", "```", *rules["generic"], "```", ""]
     if rules["ufw"]:
-        whose = "`mipfed deploy` sets these in the host's own firewall by itself" if found["managed"] else "In the host's own firewall"
-        lines += [f"{whose}; by hand, for the one it has:", ""]
-        for title, key in (("ufw", "ufw"), ("firewalld", "firewalld"), ("nftables, into the chain that drops", "nftables")):
-            lines += [f"{title}:", "", "```", *rules[key], "```", ""]
+        whose = "In the host's own firewall"
+        if found["managed"]:
+            whose += " `mipfed deploy` sets all but SSH by itself"
+        lines += [f"{whose}{';' if found['managed'] else ','} by hand, for the one it has:", "", "```"]
+        for title, key in (
+            ("ufw", "ufw"),
+            ("firewalld", "firewalld"),
+            ("nftables; for `inet filter input` take the chain that drops", "nftables"),
+        ):
+            lines += [f"# {title}", *rules[key]]
+        lines += ["```", ""]
     lines += ["## Proof", ""]
     for proof in found["prove"]:
         lines += [f"- {proof['what']}: `{proof['command']}`"]

@@ -26,7 +26,8 @@ def target(links: Mapping[str, Any], node: str, round_: Mapping[str, str], liste
     found = next((entry for entry in _links.targets(links, node, listened) if entry["node"] == receiver), None)
     if found is None:
         return []
-    overlay = (listened.get(receiver or "") or {}).get("overlay") or {}
+    kinds = {links["nodes"][name]["kind"] for name in (node, found["node"])}
+    overlay = {} if "ui" in kinds else (listened.get(found["node"]) or {}).get("overlay") or {}
     if not found["own_tcp"] and not overlay.get("port"):
         return []
     # Gossip's port first: it is open between all members.
