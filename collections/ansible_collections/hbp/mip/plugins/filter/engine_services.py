@@ -93,6 +93,7 @@ def _engine(
             "LOG_LEVEL": engine["log_level"],
             "TEMP_FILES_CLEANUP_TIME": str(engine["temp_files_cleanup_minutes"]),
             "NODE_COMMUNICATION_TIMEOUT": str(engine["communication_timeout_ms"]),
+            **{f"LDSM_{key.upper()}": str(value) for key, value in (node.get("ldsm") or {}).items()},
         },
         "mounts": [{"type": "bind", "source": federation["data_dir"], "target": DATA_FOLDER}],
         "networks": [{"name": federation["overlay"]["name"], "aliases": [alias]}],

@@ -21,6 +21,8 @@ BACKENDS = ("ufw", "firewalld", "nftables", "none")
 
 MANAGEMENT_PORT = 2377
 GOSSIP_PORT = 7946
+#: The bridge over which the engine's containers leave the overlay.
+GATEWAY_BRIDGE = "docker_gwbridge"
 
 NFT = "/usr/sbin/nft"
 _MARK = "Written by hbp.mip"
@@ -55,13 +57,17 @@ class Published(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """Something that may come in. `port` is 0 for ESP; `sources` are addresses and networks, `peers` when it is all peers."""
+    """Something that may come in. `port` is 0 for ESP; `sources` are addresses and networks, `peers` when it is all peers.
+
+    With `interface`, whatever comes in there may.
+    """
 
     proto: str
     port: int
     sources: Tuple[str, ...]
     peers: bool
     why: str
+    interface: str = ""
 
 
 class Settings(NamedTuple):
@@ -76,6 +82,7 @@ class Settings(NamedTuple):
     encrypted: bool = True
     published: Tuple[Published, ...] = ()
     ipsec_others: Tuple[str, ...] = ()
+    from_containers: Tuple[int, ...] = ()
 
     @property
     def member(self) -> bool:
@@ -156,6 +163,7 @@ def settings(options: Mapping[str, Any]) -> Settings:
             others.append(str(ipaddress.ip_address(str(entry))))
         except ValueError:
             errors.append("ipsec_others: %r is not an IP address" % entry)
+    containers = tuple(sorted({_port(port, "from_containers", errors) for port in options.get("from_containers") or ()}))
     if errors:
         raise ConfigError("; ".join(errors))
     return Settings(
@@ -168,6 +176,7 @@ def settings(options: Mapping[str, Any]) -> Settings:
         encrypted=bool(options.get("encrypted", True)),
         published=tuple(published[key] for key in sorted(published)),
         ipsec_others=tuple(sorted(set(others))),
+        from_containers=containers,
     )
 
 
@@ -177,10 +186,13 @@ def to_json(wanted: Settings) -> Dict[str, Any]:
     found["peers"] = [dict(peer._asdict()) for peer in wanted.peers]
     found["published"] = [dict(item._asdict(), allow=list(item.allow)) for item in wanted.published]
     found["ipsec_others"] = list(wanted.ipsec_others)
+    found["from_containers"] = list(wanted.from_containers)
     return found
 
 
 # --- rules
+
+_STORE = "the local data store, for the engine"
 
 
 def rules(wanted: Settings) -> List[Rule]:
@@ -199,6 +211,7 @@ def rules(wanted: Settings) -> List[Rule]:
             why = "overlay data, NOT ENCRYPTED"
         found.append(Rule("udp", wanted.data_path_port, peers, True, why))
     found += [Rule(item.proto, item.port, item.allow, False, item.why) for item in wanted.published]
+    found += [Rule("tcp", port, (), False, _STORE, GATEWAY_BRIDGE) for port in wanted.from_containers]
     return found
 
 
@@ -232,6 +245,8 @@ def report(wanted: Settings, backend: str) -> List[Dict[str, Any]]:
     found: List[Dict[str, Any]] = []
     for rule in rules(wanted):
         senders = ["%s (%s)" % (names[source], source) if source in names else source for source in rule.sources]
+        if rule.interface:
+            senders = ["containers on this host (%s)" % rule.interface]
         found.append(
             {"action": "allow", "proto": rule.proto, "port": rule.port, "from": senders, "why": rule.why, "enforced_by": list(layers)}
         )
@@ -246,7 +261,7 @@ def lines(wanted: Settings, backend: str) -> List[str]:
     found += ["peer %s %s" % (peer.name, peer.address) for peer in wanted.peers]
     for rule in rules(wanted):
         what = "esp" if rule.proto == "esp" else "%d/%s" % (rule.port, rule.proto)
-        whom = "the peers" if rule.peers else (", ".join(rule.sources) or "nobody")
+        whom = "the peers" if rule.peers else rule.interface or (", ".join(rule.sources) or "nobody")
         found.append("allow %s from %s (%s)" % (what, whom, rule.why))
     for proto, port, who, why, _statement in _drops(wanted, frozenset(FEATURES)):
         found.append("drop %s from %s (%s)" % ("%d/%s" % (port, proto) if port else proto, who, why))
@@ -460,6 +475,13 @@ def ufw_rules(wanted: Settings) -> List[Tuple[str, str]]:
                 origin = "" if source == "0.0.0.0/0" else " -s %s" % source
                 described = "### tuple ### allow %s %s 0.0.0.0/0 any %s in comment=%s" % (proto, port, source, comment)
                 found.append((described, "-A ufw-user-input %s%s -j ACCEPT" % (match, origin)))
+    for rule in rules(wanted):
+        if rule.interface:
+            comment = (_ufw_mark(wanted.name) + rule.why).encode("utf-8").hex()
+            what = (rule.proto, rule.port, rule.interface, comment)
+            described = "### tuple ### allow %s %d 0.0.0.0/0 any 0.0.0.0/0 in_%s comment=%s" % what
+            accept = "-A ufw-user-input -i %s -p %s --dport %d -j ACCEPT" % (rule.interface, rule.proto, rule.port)
+            found.append((described, accept))
     return found
 
 
@@ -586,6 +608,8 @@ def requests(wanted: Settings) -> List[str]:
         if rule.sources:
             what = "meta l4proto esp" if rule.proto == "esp" else "%s dport %d" % (rule.proto, rule.port)
             found.append("ip saddr { %s } %s accept" % (", ".join(rule.sources), what))
+        elif rule.interface:
+            found.append('iifname "%s" %s dport %d accept' % (rule.interface, rule.proto, rule.port))
     return found
 
 

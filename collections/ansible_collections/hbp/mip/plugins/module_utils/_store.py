@@ -54,6 +54,14 @@ def is_local(address: str) -> bool:
     return True
 
 
+def is_here(host: str) -> bool:
+    """Whether a host, a name or an IPv4 address, is this one."""
+    try:
+        return is_local(str(socket.getaddrinfo(host, 0, socket.AF_INET, socket.SOCK_STREAM)[0][4][0]))
+    except (OSError, UnicodeError):
+        return False
+
+
 def attempt(address: str, port: int, timeout: float) -> str:
     """Connect from the calling process's network: `ok`, `refused`, `no-route`, `own-filter`, `silent` or another error's words."""
     try:

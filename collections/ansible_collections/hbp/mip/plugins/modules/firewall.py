@@ -114,6 +114,23 @@ options:
         description: What the port is, for people.
         type: str
         default: published port
+  from_containers:
+    description:
+      - TCP services that containers on this host must reach over their way out, C(docker_gwbridge), such as a local data store.
+      - Opened in the host's own firewall, to that bridge only, if the service is on this host. What is elsewhere needs nothing.
+      - With firewalld nothing has to be opened, because Docker puts its bridges into the zone C(docker), which accepts all.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      host:
+        description: Name or IPv4 address of the service.
+        type: str
+        required: true
+      port:
+        description: Its port.
+        type: int
+        required: true
   ipsec_others:
     description: Addresses of others than the peers with which this host speaks IPsec, such as the gateway of a VPN.
     type: list
@@ -239,7 +256,7 @@ from typing import Any, Dict, List, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.hbp.mip.plugins.module_utils import _firewall, _firewall_host
+from ansible_collections.hbp.mip.plugins.module_utils import _firewall, _firewall_host, _store
 
 
 def _refuse_lockout(wanted: _firewall.Settings, params: Dict[str, Any], now: Optional[_firewall_host.Connection]) -> None:
@@ -291,7 +308,8 @@ class _Run:
             return None
         if self.state == "shown" and not self.params["address"] and not self.params["peers"]:
             return self.recorded[0] if self.recorded else None
-        return _firewall.settings(self.params)
+        local = [entry["port"] for entry in self.params["from_containers"] if _store.is_here(entry["host"])]
+        return _firewall.settings(dict(self.params, from_containers=local))
 
     def plan(self) -> _firewall_host.Plan:
         """Compare, and put what is found into the result."""
@@ -440,6 +458,12 @@ def main() -> None:
                     "allow": {"type": "list", "elements": "str", "default": []},
                     "why": {"type": "str", "default": "published port"},
                 },
+            },
+            "from_containers": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {"host": {"type": "str", "required": True}, "port": {"type": "int", "required": True}},
             },
             "ipsec_others": {"type": "list", "elements": "str", "default": []},
             "ssh_port": {"type": "int"},

@@ -120,6 +120,20 @@ options:
     description: Whether O(registry) speaks TLS. An engine's own list of registries without TLS counts as well.
     type: bool
     default: true
+  store:
+    description:
+      - A service that the engine's container must reach from this host, such as the hospital's local data store.
+      - It is tried from the host; whether the container reaches it as well, M(hbp.mip.overlay_probe) tells.
+    type: dict
+    suboptions:
+      host:
+        description: Its name or IPv4 address.
+        type: str
+        required: true
+      port:
+        description: Its TCP port.
+        type: int
+        required: true
   docker_socket:
     description: The engine's socket.
     type: path
@@ -294,6 +308,11 @@ facts:
         Keys C(host), C(port), C(tls), C(resolved), C(connected), C(error) and over TLS C(trusted), C(issuer), C(subject) and C(reason).
         Empty when it was not asked.
       type: dict
+    store:
+      description: >-
+        Keys C(host), C(port), C(address), C(local) (it is on this host), C(outside) (what became of a connection from the host), C(verdict)
+        (V(ok), V(name), V(no-route), V(refused), V(own-filter) or V(path)), C(message) and C(fix). Empty without O(store).
+      type: dict
 problems:
   description: What must be put right before a deployment.
   returned: always
@@ -337,7 +356,7 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.hbp.mip.plugins.module_utils import _gates, _host
+from ansible_collections.hbp.mip.plugins.module_utils import _gates, _host, _store
 
 
 def main() -> None:
@@ -375,6 +394,10 @@ def main() -> None:
             "data_path_port": {"type": "int", "default": 4789},
             "registry": {"type": "str"},
             "registry_tls": {"type": "bool", "default": True},
+            "store": {
+                "type": "dict",
+                "options": {"host": {"type": "str", "required": True}, "port": {"type": "int", "required": True}},
+            },
             "docker_socket": {"type": "path", "default": "/var/run/docker.sock"},
             "fail_on_problems": {"type": "bool", "default": False},
         },
@@ -420,6 +443,9 @@ def main() -> None:
         given["data_path_port"],
     )
     found = _gates.judge(facts, wanted)
+    facts["store"] = _store.look(given["store"]["host"], given["store"]["port"]) if given["store"] else {}
+    if facts["store"].get("verdict", "ok") != "ok":
+        found.problem(_store.CODE, facts["store"]["message"], facts["store"]["fix"])
     result = {
         "changed": False,
         "facts": facts,

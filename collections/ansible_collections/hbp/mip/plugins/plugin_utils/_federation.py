@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
-from ansible_collections.hbp.mip.plugins.plugin_utils import _backup_values
+from ansible_collections.hbp.mip.plugins.plugin_utils import _backup_values, _ldsm
 
 #: Inventory groups that hold nodes of the federation, with the kind of node each stands for.
 KINDS = {"master": "master", "ui": "ui", "workers": "worker"}
@@ -173,6 +173,7 @@ def _node(name: str, kind: str, variables: Mapping[str, Any], errors: list[str])
         "site_kit": site_kit,
         "disabled": dict(values["mip_disabled"]) if disabled and values.get("mip_disabled") else {},
         "address": address,
+        "ldsm": _ldsm.data_store(name, kind, values.get("mip_ldsm"), address, errors),
         "manager": manager,
         "backup_data": bool(values.get("mip_backup_data")),
         "ssh_host": "" if site_kit or variables.get("ansible_connection") == "local" else str(variables.get("ansible_host") or address),
