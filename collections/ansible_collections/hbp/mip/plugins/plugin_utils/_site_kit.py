@@ -22,7 +22,6 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 COLLECTION = Path(__file__).parents[2]
@@ -41,7 +40,7 @@ class KitError(Exception):
 
 
 @functools.lru_cache(maxsize=1)
-def program() -> ModuleType:
+def program() -> Any:
     """Return the kit's program as a module."""
     name = "mip_site_kit_program"
     spec = importlib.util.spec_from_file_location(name, FILES / "mip-site-kit.py")
@@ -135,6 +134,7 @@ def content(
         "data_dir": federation["data_dir"],
         "limits": dict(federation["limits"]),
         "daemon": _daemon(federation["docker"]),
+        "store": {key: node["ldsm"][key] for key in ("host", "port")} if node.get("ldsm") else {},
         "registry": registry,
         "registry_tls": registry not in federation["docker"]["insecure_registries"],
         "firewall": {
@@ -188,7 +188,7 @@ def build(sealed_content: Mapping[str, Any], phrase: str, key: Path) -> str:
     hashes = {"program": hashlib.sha256(text.encode("utf-8")).hexdigest(), "library": hashlib.sha256(packed).hexdigest()}
     header = {name: sealed_content[name] for name in ("federation", "node", "expires")}
     sealed = module.seal(phrase, header, {**sealed_content, "sha256": hashes, "signer": fingerprint(key)})
-    signed = text + "\n" + module.END + _lines("#L", packed) + _lines("#S", sealed.encode("utf-8"))
+    signed: str = text + "\n" + module.END + _lines("#L", packed) + _lines("#S", sealed.encode("utf-8"))
     signature = sign(signed.encode("utf-8"), key)
     return signed + "".join(f"#G {line}\n" for line in signature.splitlines())
 

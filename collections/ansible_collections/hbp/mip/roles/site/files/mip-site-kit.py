@@ -102,9 +102,7 @@ def unseal(passphrase: str, text: str) -> Dict[str, Any]:
     if version != 1:
         raise Stop("The sealed part is of version %r, this program knows 1. Ask for a new kit." % version)
     if not hmac.compare_digest(hmac.new(authenticating, plain(header) + b"\0" + hidden, "sha256").hexdigest(), tag):
-        raise Stop(
-            "The passphrase is wrong, or the file was changed. Nothing was changed here.\nCompare it with what you were told."
-        )
+        raise Stop("The passphrase is wrong, or the file was changed. Nothing was changed here.\nCompare it with what you were told.")
     return dict(json.loads(mask(encrypting, hidden).decode("utf-8")))
 
 
@@ -231,6 +229,16 @@ def docker(method: str, path: str, body: Optional[Dict[str, Any]] = None, second
     return json.loads(text) if text.strip() else {}
 
 
+def here(host: str) -> bool:
+    """Is a host, by name or address, this machine?"""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((host, 0))
+        except OSError:
+            return False
+    return True
+
+
 class Step(NamedTuple):
     """Something to do: in plain words, whether this machine needs it, and the doing."""
 
@@ -348,9 +356,10 @@ class Site:
 
     def plan(self) -> Any:
         kit, host = self.kit, self.firewall_host
-        wanted = self.firewall.settings(
-            dict(kit["firewall"], name=kit["federation"], kind="worker", address=kit["address"], peers=kit["peers"])
-        )
+        store = kit["store"]
+        local = [store["port"]] if store and here(store["host"]) else []
+        own = {"name": kit["federation"], "kind": "worker", "address": kit["address"], "peers": kit["peers"], "from_containers": local}
+        wanted = self.firewall.settings(dict(kit["firewall"], **own))
         backend = host.backend(kit["firewall"]["backend"], self.firewall.table(kit["federation"]))
         features = host.kernel_features(self.firewall.guard(wanted), kit["federation"])
         return host.plan(kit["federation"], wanted, backend, [name for name, state in features.items() if state["ok"]])
