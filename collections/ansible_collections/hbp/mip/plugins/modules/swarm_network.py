@@ -51,6 +51,7 @@ options:
   path_mtu:
     description:
       - The MTU that was measured between the hosts. With O(mtu=0) a network that is made now gets it, if it is below the engine's 1500.
+      - A network that is made now remembers it in its label C(eu.humanbrainproject.mip.path-mtu).
       - An existing network is not compared with it, because its MTU cannot be changed.
     type: int
     default: 0
@@ -99,7 +100,8 @@ id:
   returned: always
   type: str
 network:
-  description: The network as it is, or would be in check mode.
+  description: The network as it is, or would be in check mode. Its label C(eu.humanbrainproject.mip.path-mtu) is what was measured
+    before it was made.
   returned: always
   type: dict
 """
@@ -115,6 +117,7 @@ from ansible_collections.hbp.mip.plugins.module_utils import _swarm
 from ansible_collections.hbp.mip.plugins.module_utils._engine import EngineError, engine_call, open_engine, wait_until
 
 _MTU_OPTION = "com.docker.network.driver.mtu"
+_PATH_MTU_LABEL = "eu.humanbrainproject.mip.path-mtu"
 #: What the engine takes for the MTU between the hosts when it is told none.
 _USUAL_MTU = 1500
 _REMOVE_SECONDS = 30
@@ -256,6 +259,8 @@ def present(module: AnsibleModule, client: Any, networks: List[Dict[str, Any]]) 
         return {"changed": False, "id": existing["Id"], "network": found, "diff": {"before": found, "after": found}}
     if not wanted["mtu"] and params["path_mtu"] and params["path_mtu"] < _USUAL_MTU:
         wanted["mtu"] = params["path_mtu"]
+    if params["path_mtu"]:
+        wanted["labels"][_PATH_MTU_LABEL] = str(params["path_mtu"])
     _check_collisions(params, networks)
     network_id = ""
     if not module.check_mode:

@@ -13,14 +13,16 @@ from typing import Any
 _HOST = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*")
 
 
-def data_store(name: str, kind: str, value: Mapping[str, Any] | None, address: str, errors: list[str]) -> dict[str, Any]:
+def data_store(name: str, kind: str, value: Any, address: str, errors: list[str]) -> dict[str, Any]:
     """Return where the engine of a worker finds the local data store, ``{host, port}``, or nothing when it has none.
 
     :arg value: ``mip_ldsm`` with its defaults. Without a host the store is on the worker itself, at the node's own address.
     :arg errors: what is wrong is added here.
     """
-    given = value or {}
-    host, port = str(given.get("host") or ""), int(given.get("port") or 0)
+    given = value if isinstance(value, Mapping) else {}
+    host, port = str(given.get("host") or ""), given.get("port") or 0
+    if not isinstance(port, int):
+        return {}  # what is of a wrong type was told already
     if not host and not port:
         return {}
     where = f"host {name}: mip_ldsm"

@@ -166,4 +166,9 @@ def test_a_new_network_gets_the_measured_mtu(swarm: Swarm) -> None:
         created = quad("swarm_network", swarm.manager, name=name, subnet=subnet, encrypted=False, **options)
         network = swarm.manager.client().inspect_network(created["id"])
         assert (network["Options"] or {}).get("com.docker.network.driver.mtu") == mtu
+        # What was measured is remembered, and another measurement later is no reason to fail.
+        assert network["Labels"]["eu.humanbrainproject.mip.path-mtu"] == str(options["path_mtu"])
+        assert not succeed("swarm_network", swarm.manager, name=name, subnet=subnet, encrypted=False, **{**options, "path_mtu": 1350})[
+            "changed"
+        ]
         succeed("swarm_network", swarm.manager, name=name, state="absent")
