@@ -239,12 +239,12 @@ def resolve(inventory: Inventory, name: str | None = None) -> dict[str, Any]:
 def _problem(reason: str, inventory: Inventory) -> Problem:
     """Make a problem of a resolver's error; an error that names a key also gets the files where the key stands."""
     host = re.match(r"host ([^\s:]+):", reason)
-    files = _where(reason, inventory.source)
+    files = where(reason, inventory.source)
     place = f" (in {', '.join(files)})" if files else ""
     return Problem("configuration", f"{reason}{place}", host=host.group(1) if host else "")
 
 
-def _where(reason: str, source: Source) -> list[str]:
+def where(reason: str, source: Source) -> list[str]:
     """Return file:line of the places in the inventory that set the host, group or key which an error begins with."""
     subject = re.match(r"(?:variable |host |group )?([\w-]+)", reason)
     if not subject:

@@ -203,13 +203,14 @@ class Session:
         limit = self.options.limit
         if limit and with_controllers:
             limit = f"{limit},pusher,master"
+        aside = {node["name"] for node in prepared.resolved["disabled"]}
         job = Job(
             verb=self.command,
             federation=self.source.name,
             playbook=playbook,
             inventory=self.source.path,
             root=self.root,
-            hosts=[host for host in prepared.inventory.hosts if not self.options.limit or host in prepared.inventory.matched],
+            hosts=[h for h in prepared.inventory.hosts if h not in aside and (not self.options.limit or h in prepared.inventory.matched)],
             known_hosts=self.source.known_hosts,
             limit=limit,
             check=check,

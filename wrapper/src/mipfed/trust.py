@@ -123,15 +123,33 @@ def pin(known_hosts: Path, entries: Sequence[Trust], *, replace: bool = False) -
     if not replace or not known_hosts.exists():
         keys.pin(str(known_hosts), chosen)
         return
+    _rewrite(known_hosts, list(chosen), chosen)
+
+
+def unpin(known_hosts: Path, addresses: Sequence[Address]) -> None:
+    """Forget what is pinned for these addresses. The file is replaced in one step."""
+    _rewrite(known_hosts, addresses, {})
+
+
+def carry_over(known_hosts: Path, old: Address, new: Address) -> None:
+    """Pin for a host's new address what is pinned for its old one, unless the new one has a key already."""
+    keys = _keys()
+    found = keys.pinned(str(known_hosts), [old, new])
+    if found[old] and not found[new]:
+        keys.pin(str(known_hosts), {new: found[old]})
+
+
+def _rewrite(known_hosts: Path, dropped: Sequence[Address], added: Mapping[Address, Sequence[tuple[str, str]]]) -> None:
+    keys = _keys()
     handle, name = tempfile.mkstemp(prefix=".known_hosts.", dir=known_hosts.parent)
     copy = Path(name)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
             stream.write(known_hosts.read_text(encoding="utf-8"))
-        for address in chosen:
+        for address in dropped:
             removal = ["ssh-keygen", "-q", "-R", keys.address_of(*address), "-f", str(copy)]
             subprocess.run(removal, check=True, capture_output=True)
-        keys.pin(str(copy), chosen)
+        keys.pin(str(copy), added)
         copy.replace(known_hosts)
     finally:
         for leftover in (copy, copy.with_name(copy.name + ".old")):
