@@ -15,6 +15,8 @@ from typing import Any
 
 from ansible_collections.hbp.mip.plugins.plugin_utils import (
     _images,
+    _kit_reports,
+    _life_reports,
     _link_access,
     _link_rates,
     _links,
@@ -36,6 +38,9 @@ TITLES = {
     "consolidate": "The data of federation {name} are not consolidated, or not everywhere:",
     "compile": "Not all data of federation {name} are compiled:",
     "data": "The data of federation {name} are not in order:",
+    "node": "Not all could be done in federation {name}:",
+    "token": "The tokens of federation {name} were not replaced:",
+    "kit": "The site kits of federation {name}:",
     "firewall": "The firewalls of federation {name} are not as the inventory says:",
     **_recovery_reports.TITLES,
 }
@@ -224,7 +229,10 @@ def verify(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
             "data": answer.get("data"),
         }
         problems += [problem(master, entry["code"], entry["message"], entry.get("fix", "")) for entry in answer["problems"]]
-    engine["health"].update(expected=sorted(members), found=sorted(answers.get("health", {}).get("nodes") or ()))
+    engine["health"].update(
+        expected=sorted([*members, *(str(node["name"]) for node in _kit_reports.members(federation))]),
+        found=sorted(answers.get("health", {}).get("nodes") or ()),
+    )
     engine["datasets"]["found"] = answers.get("datasets", {}).get("datasets") or {}
     if not engine["health"]["asked"]:
         problems.append(problem(master, "engine-not-asked", "the engine could not be asked", f"mipfed -f {federation['name']} status"))
@@ -243,6 +251,9 @@ REPORTS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Report]] = {
     "consolidate": consolidate,
     "compile": compiled,
     "data": overview,
+    "node": _life_reports.node,
+    "token": _life_reports.token,
+    "kit": _kit_reports.kit,
     "firewall": firewall,
     **_recovery_reports.REPORTS,
 }
