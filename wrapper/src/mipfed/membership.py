@@ -394,9 +394,8 @@ def readdress(session: Session, name: str, address: str, ssh_address: str, ignor
 
 def rotate(session: Session, roles: list[str], *, ca: bool) -> Outcome:
     """Carry out `token rotate`."""
-    lines = [
-        f"The join token{'s' if len(roles) > 1 else ''} for {' and '.join(f'{role}s' for role in roles)} are replaced; the old ones are worthless then."
-    ]
+    whose = " and ".join(f"{role}s" for role in roles)
+    lines = [f"The join token{'s' if len(roles) > 1 else ''} for {whose} cannot be used any more: new ones take their place."]
     if ca:
         lines.append("The swarm's certificate authority is replaced, and every node gets a new certificate; all nodes must be there.")
     session.confirm("\n".join(lines), "Rotate?")
