@@ -311,7 +311,8 @@ class Power(Rollout):
             for item in list(waiting):
                 item.tasks = tasks.get(item.service_id, [])
                 left = alive(item.tasks)
-                silent = [task for task in left if (self.nodes.get(str(task.get("NodeID"))) or {}).get("status", "ready") != "ready"]
+                # A new leader calls every node unknown until it hears from it; only one that is down cannot be waited for.
+                silent = [task for task in left if (self.nodes.get(str(task.get("NodeID"))) or {}).get("status") == "down"]
                 if len(silent) == len(left):
                     waiting.remove(item)
                     named = [self.nodes[str(task["NodeID"])] for task in silent]
