@@ -31,6 +31,8 @@ class Lab:
     def __init__(self, state_home: Path) -> None:
         self.environment = {**ENVIRONMENT, "XDG_STATE_HOME": str(state_home)}
         self.state_home = state_home
+        #: Addresses of all machines, also of those that the inventory does not have any more.
+        self.addresses: dict[str, str] = {}
         self.master = f"{LAB}-ms"
         self.read_hosts()
 
@@ -41,6 +43,7 @@ class Lab:
             for name, values in group["hosts"].items():
                 if "ansible_host" in values:
                     self.hosts[name] = values["ansible_host"]
+        self.addresses.update(self.hosts)
         self.workers = sorted(name for name in self.hosts if "-wk-" in name)
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
@@ -72,10 +75,12 @@ class Lab:
 
     def ssh(self, host: str, command: str, check: bool = True, content: str | None = None) -> str:
         """Run a shell command on a machine, with something on its standard input, and return what it prints."""
+        # A machine that was taken out of the inventory is none that mipfed knows the key of.
+        trust = [] if host in self.hosts else ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
         done = subprocess.run(
             [
-                "ssh", "-i", str(INVENTORY / "ssh/id_ed25519"), "-o", f"UserKnownHostsFile={INVENTORY / 'known_hosts'}",
-                "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", f"root@{self.hosts[host]}", command,
+                "ssh", *trust, "-i", str(INVENTORY / "ssh/id_ed25519"), "-o", f"UserKnownHostsFile={INVENTORY / 'known_hosts'}",
+                "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", f"root@{self.addresses[host]}", command,
             ],
             capture_output=True, text=True, check=False, timeout=120, input=content,
         )  # fmt: skip
