@@ -10,6 +10,7 @@ in it: at no moment does the inventory name an image that the file does not have
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import tempfile
@@ -96,10 +97,15 @@ def read(folder: Path) -> list[dict[str, Any]] | None:
     return parse(text, str(path))
 
 
+def plain(value: Any) -> Any:
+    """Return a value without what Ansible's variables carry beside their content, which YAML cannot write."""
+    return json.loads(json.dumps(value, default=str))
+
+
 def text_of(entries: Iterable[Mapping[str, Any]]) -> str:
     """Return the lock file for these entries."""
-    plain = [{key: entry[key] for key in KEYS if entry.get(key) not in (None, "", [])} for entry in entries]
-    body = yaml.safe_dump({"schema": SCHEMA, "images": plain}, sort_keys=False, allow_unicode=True, width=140)
+    kept = [{key: entry[key] for key in KEYS if entry.get(key) not in (None, "", [])} for entry in entries]
+    body = yaml.safe_dump({"schema": SCHEMA, "images": plain(kept)}, sort_keys=False, allow_unicode=True, width=140)
     return HEAD + body
 
 

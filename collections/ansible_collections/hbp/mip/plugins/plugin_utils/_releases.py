@@ -122,7 +122,7 @@ def write(inventory: Path, record: Mapping[str, Any]) -> tuple[int, bool]:
         except ReleaseError:
             pass  # what cannot be read is no reason not to write the next one
     number = (known[-1] if known else 0) + 1
-    text = yaml.safe_dump({**record, "release": number}, sort_keys=False, allow_unicode=True, width=140)
+    text = yaml.safe_dump(_images.plain({**record, "release": number}), sort_keys=False, allow_unicode=True, width=140)
     try:
         _images.write(inventory / FOLDER / f"{number}.yml", text)
     except OSError as error:
