@@ -38,12 +38,15 @@ def _nodes(result: Mapping[str, Any], step: str, nothing: str) -> list[dict[str,
     return steps or [_step(step, "nothing", nothing)]
 
 
-def _left(data: Mapping[str, Any], name: str, problems: list[Problem]) -> list[dict[str, str]]:
+def _left(federation: Mapping[str, Any], data: Mapping[str, Any], name: str, problems: list[Problem]) -> list[dict[str, str]]:
     """Return what happened on the node itself when it was removed."""
     if "ping" not in data["contact"]:
-        by_hand = "If it comes back, on it: docker swarm leave --force; nft delete table inet of the guard"
+        by_hand = "If it comes back, on it: docker swarm leave --force"
+        if federation["firewall"]["manage"]:
+            unit, table = f"mip-firewall-{federation['name']}.service", f"mip_{federation['name'].replace('-', '_')}"
+            by_hand += f"; systemctl disable --now {unit}; nft delete table inet {table}"
         detail = "it does not answer over SSH, so that it did not leave the swarm itself, and its firewall is as it was"
-        return [{**_step("host", "impossible", detail), "next": f"{by_hand} (`mipfed` names both in docs/nodes.md)"}]
+        return [{**_step("host", "impossible", detail), "next": by_hand}]
     steps = []
     left = data["left"]
     if left and not left.get("skipped"):
@@ -70,7 +73,7 @@ def node(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
     problems: list[Problem] = []
     steps = _nodes(master.get("drained", {}), "availability", "was so already, or is not in the swarm")
     if action == "remove":
-        steps += _left(data, name, problems)
+        steps += _left(federation, data, name, problems)
     steps += _nodes(master.get("retired", {}), "swarm", "is not in the swarm")
     stopped = master.get("stopped")
     if stopped:
