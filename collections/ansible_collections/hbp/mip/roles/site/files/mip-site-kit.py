@@ -239,6 +239,10 @@ def here(host: str) -> bool:
     return True
 
 
+def moment(seconds: float) -> str:
+    return time.strftime("%d %B %Y, %H:%M UTC", time.gmtime(seconds))
+
+
 class Step(NamedTuple):
     """Something to do: in plain words, whether this machine needs it, and the doing."""
 
@@ -366,7 +370,11 @@ class Site:
 
     def open_firewall(self) -> None:
         """The rules of the centre's own module, which go back by themselves when this program dies before it has looked again."""
-        kit, host, plan = self.kit, self.firewall_host, self.plan()
+        kit, host = self.kit, self.firewall_host
+        if host.pending(kit["federation"]):
+            # A run was cut off between its change and this look.
+            host.take_back(kit["federation"])
+        plan = self.plan()
         host.validate(plan)
         change = os.urandom(6).hex()
         with host.locked(kit["federation"]):
@@ -387,12 +395,16 @@ class Site:
         write(COMMAND, self.kit["command"], 0o755)
         write(CONFIG, self.site(), 0o644)
 
+    def usable(self) -> None:
+        """Raises Stop when the kit lets nobody in, by what it says itself. That it does not is made sure at the centre."""
+        if not self.kit["token"]:
+            raise Stop("This kit holds no token: it is for a machine that is in the federation already. Ask for a kit to join with.")
+        if time.time() > self.kit["expires"]:
+            raise Stop("This kit ended on %s. Nothing was changed. Ask for a new one." % moment(self.kit["expires"]))
+
     def join(self) -> None:
         kit = self.kit
-        if not kit["token"]:
-            raise Stop("This kit holds no token: it is for a machine that is in the federation already. Ask for a kit to join with.")
-        if time.time() > kit["expires"]:
-            raise Stop("This kit ended on %s. Ask for a new one." % time.strftime("%d %B %Y, %H:%M UTC", time.gmtime(kit["expires"])))
+        self.usable()
         order = {
             "ListenAddr": "0.0.0.0:2377",
             "AdvertiseAddr": kit["address"],
@@ -411,7 +423,7 @@ class Site:
         while not self.active() and time.monotonic() < deadline and (not reason or "timeout" in reason.lower()):
             time.sleep(0.5)
         if not self.active():
-            docker("POST", "/swarm/leave?force=true")
+            self.leave()
             raise Stop(
                 "The manager did not take this machine: %s\nThe kit may have been used, revoked or be over its time: ask the centre."
                 % reason
@@ -419,8 +431,16 @@ class Site:
         try:
             self.member()
         except Stop:
-            docker("POST", "/swarm/leave?force=true")
+            self.leave()
             raise
+
+    @staticmethod
+    def leave() -> None:
+        """Give a join up; an engine that is in no swarm any more says so, and that is what is wanted."""
+        try:
+            docker("POST", "/swarm/leave?force=true")
+        except Stop:
+            pass
 
     @staticmethod
     def active() -> bool:
@@ -505,7 +525,7 @@ def work(options: argparse.Namespace, folder: str) -> int:
     kit = opened(part, ask_passphrase(options.passphrase_file))
     if signed_by and signed_by != kit["signer"]:
         raise Stop("This file was signed by another key than the centre sealed into it, %s. Do not use it." % kit["signer"])
-    until = time.strftime("%d %B %Y, %H:%M UTC", time.gmtime(kit["expires"]))
+    until = moment(kit["expires"])
     print(
         "Kit of the federation %(federation)s for the node %(node)s at %(address)s," % kit,
         "made by %s," % kit["made_by"],
@@ -513,6 +533,8 @@ def work(options: argparse.Namespace, folder: str) -> int:
     )
     site = Site(kit, library(part.library, folder))
     member = site.member()
+    if not member:
+        site.usable()
     problems, warnings = site.problems()
     for warning in warnings:
         print("Note: %s" % warning)
@@ -577,6 +599,12 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         return work(options, folder)
     except Stop as stop:
         print("\n%s" % stop, file=sys.stderr)
+        return 1
+    except Exception as error:
+        # The library's own errors are written for people; anything else is a mistake in this program.
+        if not type(error).__module__.startswith(PACKAGE):
+            raise
+        print("\n%s\n%s" % (error, getattr(error, "fix", "")), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nStopped. Run it again to go on; what is done already is not done twice.", file=sys.stderr)
