@@ -131,6 +131,12 @@ class Session:
         if not inventory.matched:
             hosts = ", ".join(inventory.hosts)
             raise MipfedError(ExitCode.NO_HOSTS, f"--limit {self.options.limit} matches no host of {source.name}.", next=f"Hosts: {hosts}")
+        silent = [node["name"] for node in resolved["kits"] if node["name"] in inventory.matched]
+        if self.options.limit and len(silent) == len(inventory.matched):
+            raise configuration(
+                f"{', '.join(silent)} joined with a site kit and gives no access over SSH, which `mipfed {self.command}` needs.",
+                next=self.call("kit ls"),
+            )
         prepared = Prepared(inventory, resolved, password)
         self._check_keys(prepared)
         self._check_host_keys(prepared)
@@ -203,7 +209,7 @@ class Session:
         limit = self.options.limit
         if limit and with_controllers:
             limit = f"{limit},pusher,master"
-        aside = {node["name"] for node in prepared.resolved["disabled"]}
+        aside = {node["name"] for node in [*prepared.resolved["disabled"], *prepared.resolved["kits"]]}
         job = Job(
             verb=self.command,
             federation=self.source.name,
