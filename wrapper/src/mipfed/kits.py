@@ -106,7 +106,7 @@ def kit_create(
     if known and known["site_kit"] == "member" and address and address != known["address"]:
         raise configuration(
             f"{node} is a member with the address {known['address']}; with another address it has to leave and join again.",
-            next=session.call(f"node remove {node}"),
+            next=session.call(f"kit revoke {node}"),
         )
     shown = address or str((known or {}).get("address"))
     member = bool(known and known["site_kit"] == "member")
@@ -181,25 +181,26 @@ def kit_revoke(
     session: Session,
     node: Annotated[str, typer.Argument(metavar="NODE", help="The node that the kit was made for, or the id of an unknown node.")],
 ) -> Outcome:
-    """End a kit that was not accepted, or remove an unknown node from the swarm.
+    """End a kit and remove who came with it, or remove an unknown node from the swarm.
 
-    Rotates the swarm's join token, so that other kits that were not used yet end, too.
+    Also for a hospital that was accepted: its engine is stopped and forgotten. Rotates the swarm's join token, so that other kits that
+    were not used yet end, too.
     """
     from mipfed import kit_reports
 
     session.arguments = [node]
     hosts = _hosts(session)
-    if hosts.has(node):
-        known = _known(session, node)
-        if known and known["site_kit"] == "member":
-            raise configuration(f"The kit of {node} was accepted; it is a member now.", next=session.call(f"node remove {node}"))
+    known = _known(session, node) if hosts.has(node) else None
+    member = bool(known and known["site_kit"] == "member")
     session.confirm(
-        f"This ends the kit of {node} and removes what joined the swarm of {session.source.name} with it. The join token is rotated.",
+        f"This ends the kit of {node} and removes what joined the swarm of {session.source.name} with it. The join token is rotated."
+        + (f"\n{node} is a member: its engine is stopped, and its datasets are gone from the federation." if member else ""),
         "Revoke?",
     )
-    if hosts.has(node):
+    if known:
         # The members' firewalls follow the inventory.
         hosts.remove(node)
         _write(session, hosts)
-    outcome = session.play("hbp.mip.kit_revoke", session.prepare(), variables={"kit_node": node}, following=session.call("kit ls"))
+    variables = {"kit_node": node, "kit_retire": member or known is None}
+    outcome = session.play("hbp.mip.kit_revoke", session.prepare(), variables=variables, following=session.call("kit ls"))
     return session.report(outcome, "kit", kit_reports.kit)

@@ -285,13 +285,15 @@ class Kits:
         ]
         if kit is None and not gone:
             raise _site_kits.KitError(
-                "%s is neither a kit nor the id of an unknown node of the swarm. A member is removed with: mipfed node remove %s"
-                % (asked, asked),
+                "%s is neither a kit nor the id of an unknown node of the swarm. Both are listed by: mipfed -f %s kit ls"
+                % (asked, self.name),
                 "kit-unknown",
             )
         if kit and asked in names:
             raise _site_kits.KitError(
-                "the kit of %s was accepted; it is a member now. Remove it with: mipfed node remove %s" % (asked, asked), "kit-accepted"
+                "%s is a member, and still in the inventory. Take it out of hosts.yml first; mipfed kit revoke %s does both"
+                % (asked, asked),
+                "kit-accepted",
             )
         managers = [node["id"] for node in gone if node["role"] == _swarm.MANAGER]
         if managers:
