@@ -143,6 +143,10 @@ notice:
   description: What an operator should know, for example whose lock was taken over.
   returned: always
   type: str
+kit_overdue:
+  description: Whether a site kit is over its time, so that M(hbp.mip.site_kit) has to end it.
+  returned: when O(state=acquired)
+  type: bool
 previous:
   description: Whose lock was taken over, with C(holder), C(nonce), C(since) and C(expires).
   returned: when a lock was taken over
@@ -159,7 +163,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.hbp.mip.plugins.module_utils import _lock
+from ansible_collections.hbp.mip.plugins.module_utils import _lock, _site_kits
 
 
 def _shown(lock: dict[str, Any] | None, own: str) -> dict[str, Any]:
@@ -239,6 +243,7 @@ def main() -> None:
         if given["state"] == "acquired":
             done = lock.acquire(holder, given["lease"], given["dead_holder"] or "", given["takeover"], module.check_mode)
             result.update(_shown(done["lock"], done["lock"]["id"]), renewed=done["renewed"], notice=done["notice"])
+            result["kit_overdue"] = _site_kits.overdue(given["directory"])
             if done["previous"]:
                 shown = _shown(done["previous"], "")
                 result["previous"] = {key: shown[key] for key in ("holder", "nonce", "since", "expires")}

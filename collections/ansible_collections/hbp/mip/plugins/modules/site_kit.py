@@ -43,7 +43,7 @@ options:
     type: str
   expires_seconds:
     description:
-      - How long a kit can be used.
+      - How long a kit can be used. When it is over its time the next call of this module that changes something rotates the token.
     type: int
     default: 172800
   path:
@@ -380,7 +380,10 @@ def main() -> None:
             local = _swarm.local_state(client)
         _swarm.require_manager(local)
         run = Kits(module, client, local.cluster_id)
-        getattr(run, state)()
+        if state != "listed":
+            run.swept()
+        if state != "swept":
+            getattr(run, state)()
         result = dict(run.result, **run.shown())
     except _site_kits.KitError as error:
         module.fail_json(msg=str(error), mip_error=error.code)
