@@ -253,7 +253,7 @@ def test_a_release_that_cannot_be_read(tmp_path: Path) -> None:
     folder = tmp_path / _releases.FOLDER
     folder.mkdir(parents=True)
     (folder / "1.yml").write_text("images: [")
-    with pytest.raises(_releases.ReleaseError, match="1.yml"):
+    with pytest.raises(_releases.ReleaseError, match=r"1\.yml"):
         _releases.load(tmp_path, 1)
     found = federation(tmp_path, *BOTH)
     assert _releases.write(tmp_path, _releases.new(found, tmp_path, services(found), "deploy")) == (2, True)
@@ -314,7 +314,7 @@ def test_a_place_that_cannot_be_edited_is_told_beforehand(tmp_path: Path, text: 
 def test_two_places_are_told_with_their_lines(tmp_path: Path) -> None:
     write_inventory(tmp_path, f"mip_engine:\n  image: {ENGINE}\n")
     (tmp_path / "group_vars/workers.yml").write_text(f"mip_engine:\n  image: {ENGINE}\n")
-    with pytest.raises(_releases.ReleaseError, match="main.yml:2, .*workers.yml:2"):
+    with pytest.raises(_releases.ReleaseError, match=r"main\.yml:2, .*workers\.yml:2"):
         _releases.place(tmp_path, "engine", ENGINE)
 
 
