@@ -9,10 +9,9 @@ import ast
 import base64
 import json
 import re
+import shutil
 import subprocess
 import sys
-import zipfile
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -146,18 +145,44 @@ def test_the_commands_in_the_head_of_the_program_check_the_signature(kit: str, k
     assert subprocess.run(["sh", "-c", shell], capture_output=True, check=False).returncode != 0
 
 
-def test_the_library_is_complete_and_needs_nothing_but_python(kit: str, tmp_path: Path) -> None:
+#: Imports the whole library, and opens a kit with the program in it.
+OPENER = """
+import importlib.util, sys
+sys.path.insert(0, {library!r})
+for name in {wanted!r}:
+    __import__("{package}." + name)
+assert "ansible" not in sys.modules and "docker" not in sys.modules
+spec = importlib.util.spec_from_file_location("kit", {kit!r})
+kit = importlib.util.module_from_spec(spec)
+sys.modules["kit"] = kit
+spec.loader.exec_module(kit)
+print(kit.opened(kit.parts(kit.read({kit!r})), {phrase!r})["token"])
+"""
+
+
+@pytest.mark.parametrize("version", ["3.8", "3.9", "3.11", "3.13"])
+def test_a_kit_needs_nothing_but_the_python_of_a_supported_host(kit: str, tmp_path: Path, version: str) -> None:
     packed = base64.b64decode("".join(data_lines(kit, "#L")))
     assert packed == _site_kit.library()
-    path = tmp_path / "library.zip"
-    path.write_bytes(packed)
-    imports = "\n".join(f"import {_site_kit.PACKAGE}.{name}" for name in _site_kit.WANTED)
+    python = next(
+        (str(path) for path in sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python3"))), shutil.which(f"python{version}")
+    )
+    if not python:
+        pytest.skip(f"no Python {version} on this machine")
+    path, library = tmp_path / "kit.py", tmp_path / "library.zip"
+    path.write_text(kit)
+    library.write_bytes(packed)
+    code = OPENER.format(library=str(library), wanted=_site_kit.WANTED, package=_site_kit.PACKAGE, kit=str(path), phrase=PHRASE)
     # -I leaves out this environment's paths, -S its site-packages, where ansible is.
-    code = f"import sys; sys.path.insert(0, {str(path)!r})\n{imports}\nassert 'ansible' not in sys.modules and 'docker' not in sys.modules"
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([python, "-I", "-S", "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for name in zipfile.ZipFile(BytesIO(packed)).namelist():
-        ast.parse(zipfile.ZipFile(BytesIO(packed)).read(name), feature_version=(3, 8))
+    assert done.stdout.strip() == CONTENT["token"]
+    done = subprocess.run([python, str(_site_kit.FILES / "mip-site"), "--help"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    done = subprocess.run([python, str(path), "--extract", str(tmp_path / "library")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    extracted = tmp_path / "library" / _site_kit.PACKAGE.replace(".", "/") / "_swarm.py"
+    assert extracted.read_bytes() == (_site_kit.UTILITIES / "_swarm.py").read_bytes()
 
 
 @pytest.mark.parametrize("name", ["mip-site", "mip-site-kit.py"])
