@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """PRIVATE to hbp.mip: puts a site kit together on the controller: program, library, sealed part, signature.
 
-The program is `roles/site/files/mip-site-kit.py`; sealing and opening are both its functions, so that they cannot drift apart.
+The program is `roles/site/files/mip-site-kit`; sealing and opening are both its functions, so that they cannot drift apart.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import ast
 import base64
 import functools
 import hashlib
+import importlib.machinery
 import importlib.util
 import io
 import os
@@ -43,14 +44,15 @@ class KitError(Exception):
 def program() -> Any:
     """Return the kit's program as a module."""
     name = "mip_site_kit_program"
-    spec = importlib.util.spec_from_file_location(name, FILES / "mip-site-kit.py")
-    assert spec and spec.loader
+    loader = importlib.machinery.SourceFileLoader(name, str(FILES / "mip-site-kit"))
+    spec = importlib.util.spec_from_loader(name, loader)
+    assert spec
     module = importlib.util.module_from_spec(spec)
     # Its classes look for their module by name.
     sys.modules[name] = module
     writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
     finally:
         sys.dont_write_bytecode = writes
     return module
@@ -144,7 +146,7 @@ def content(
             "encrypted": overlay["encrypted"],
             "ipsec_others": firewall["ipsec_others"],
         },
-        "command": (FILES / "mip-site").read_text(encoding="utf-8"),
+        "command": "#!/usr/bin/python3\n" + (FILES / "mip-site").read_text(encoding="utf-8"),
     }
 
 
@@ -184,7 +186,7 @@ def build(sealed_content: Mapping[str, Any], phrase: str, key: Path) -> str:
     :raises KitError: when it cannot be signed.
     """
     module = program()
-    text, packed = (FILES / "mip-site-kit.py").read_text(encoding="utf-8"), library()
+    text, packed = (FILES / "mip-site-kit").read_text(encoding="utf-8"), library()
     hashes = {"program": hashlib.sha256(text.encode("utf-8")).hexdigest(), "library": hashlib.sha256(packed).hexdigest()}
     header = {name: sealed_content[name] for name in ("federation", "node", "expires")}
     sealed = module.seal(phrase, header, {**sealed_content, "sha256": hashes, "signer": fingerprint(key)})

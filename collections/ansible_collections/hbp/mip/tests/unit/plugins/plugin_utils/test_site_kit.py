@@ -185,7 +185,7 @@ def test_a_kit_needs_nothing_but_the_python_of_a_supported_host(kit: str, tmp_pa
     assert extracted.read_bytes() == (_site_kit.UTILITIES / "_swarm.py").read_bytes()
 
 
-@pytest.mark.parametrize("name", ["mip-site", "mip-site-kit.py"])
+@pytest.mark.parametrize("name", ["mip-site", "mip-site-kit"])
 def test_programs_for_hospitals_are_of_python_3_8_and_its_standard_library(name: str) -> None:
     text = (_site_kit.FILES / name).read_text()
     tree = ast.parse(text, feature_version=(3, 8))
