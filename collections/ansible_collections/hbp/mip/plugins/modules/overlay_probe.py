@@ -339,6 +339,8 @@ PATH_MTU_LABEL = "eu.humanbrainproject.mip.path-mtu"
 _MTU_OPTION = "com.docker.network.driver.mtu"
 _VNI_OPTION = "com.docker.network.driver.overlay.vxlanid_list"
 _NOT_COUNTED = "packets were not counted"
+#: A busy host's engine needs its time; that is no fault of the overlay.
+_ENGINE_SECONDS = 30.0
 
 
 def _whole(value: Any) -> int:
@@ -348,7 +350,7 @@ def _whole(value: Any) -> int:
 
 def _network(identifier: str, path: str) -> dict[str, Any]:
     """What the engine of this host knows of the overlay."""
-    found = _docker_http.get("/networks/" + identifier, path)
+    found = _docker_http.get("/networks/" + identifier, path, _ENGINE_SECONDS)
     options, labels = found.get("Options") or {}, found.get("Labels") or {}
     encrypted = options.get("encrypted")
     return {
@@ -369,7 +371,7 @@ def _find(given: dict[str, Any], with_network: bool = False) -> dict[str, Any]:
     if path == _docker_http.SOCKET and not _docker_http.daemon_pid():
         return {"error": "the Docker engine does not run on this host. Next: sudo systemctl start docker"}
     try:
-        found = _docker_http.containers(labels, path)
+        found = _docker_http.containers(labels, path, _ENGINE_SECONDS)
         if not found:
             return {
                 "error": "no running container has the label %s. Next: docker service ps --no-trunc of its service, on the master"
@@ -377,7 +379,7 @@ def _find(given: dict[str, Any], with_network: bool = False) -> dict[str, Any]:
             }
         reasons = []
         for item in sorted(found, key=lambda entry: str(entry.get("Names"))):
-            details = _docker_http.inspect(str(item["Id"]), path)
+            details = _docker_http.inspect(str(item["Id"]), path, _ENGINE_SECONDS)
             name = str(details.get("Name", "")).lstrip("/")
             networks = (details.get("NetworkSettings") or {}).get("Networks") or {}
             attached = networks.get(network) or {}
