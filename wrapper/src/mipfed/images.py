@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -86,10 +87,13 @@ def image_load(
     if not session.options.check:
         named = ", ".join(node["name"] for node in nodes)
         session.confirm(f"The images of {bundle} that {named} lack are sent there and loaded.", f"Load on {len(nodes)} nodes?")
-    variables: dict[str, Any] = {"image_bundle": str(path)}
+    if session.options.limit and prepared.inventory.groups.get("pusher"):
+        # It holds the bundle, whatever the limit.
+        session.options = replace(session.options, limit=f"{session.options.limit},pusher")
+    variables: dict[str, Any] = {"image_bundle": str(path), "image_targets": [node["name"] for node in nodes]}
     if signer is not None:
         variables["image_signer"] = str(signer.expanduser().absolute())
-    outcome = session.play("hbp.mip.image_load", prepared, check=session.options.check, with_controllers=True, variables=variables)
+    outcome = session.play("hbp.mip.image_load", prepared, check=session.options.check, variables=variables)
     outcome = release_reports.reported(session, outcome, "image load", release_reports.image_load, following="deploy")
     data = outcome.result if isinstance(outcome.result, dict) else {}
     for name, entry in (data.get("nodes") or {}).items():
