@@ -134,7 +134,8 @@ def content(
         "overlay_subnet": overlay["subnet"],
         "address_pools": swarm["address_pools"],
         "data_dir": federation["data_dir"],
-        "limits": dict(federation["limits"]),
+        # The first is the default of node_check, which an inventory does not have.
+        "limits": {"inodes_free": 50000, **federation["limits"]},
         "daemon": _daemon(federation["docker"]),
         "store": {key: node["ldsm"][key] for key in ("host", "port")} if node.get("ldsm") else {},
         "registry": registry,

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 from typing import Any
 
 import pytest
@@ -66,6 +67,20 @@ def test_a_kit_knows_all_others_and_never_itself() -> None:
     assert (content["address"], content["data_dir"], content["store"]) == ("192.0.2.15", "/data/hosp", {})
     assert content["daemon"] == {"log-driver": "json-file", "log-opts": {"max-size": "10m", "max-file": "3"}}
     assert content["command"].startswith("#!/usr/bin/python3\n")
+
+
+def test_the_program_gives_the_checks_and_the_firewall_all_that_they_want() -> None:
+    found = federation()
+    secret = {"token": "T", "code_key": "00", "cluster_id": "c", "expires": 1.0, "managers": []}
+    content = {**_site_kit.content(found, found["kits"][0], "", secret, "anna@pusher"), "peers": []}
+    site = _site_kit.program().Site(content, lambda name: importlib.import_module(f"{_site_kit.PACKAGE}.{name}"))
+    problems, warnings = site.problems()
+    # This machine does not have the address.
+    assert "address-not-local" in [entry["code"] for entry in problems]
+    assert all({"code", "message", "fix"} <= set(entry) for entry in problems)
+    assert all(isinstance(text, str) for text in warnings)
+    wanted = site.firewall.settings({**content["firewall"], "name": "hosp", "address": "192.0.2.15", "peers": content["peers"]})
+    assert (wanted.kind, wanted.managing, wanted.encrypted) == ("worker", False, True)
 
 
 def test_strangers_and_those_who_wait() -> None:
