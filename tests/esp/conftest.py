@@ -76,6 +76,7 @@ def federation() -> Iterator[Federation]:
             start.wait()
             made[0].write_inventory()
             made[0].seed()
+            made[0].swarm()
             start.network.filter(NARROW)
             yield made[0]
             if broken:

@@ -31,7 +31,7 @@ OVERLAY = "mip-federation"
 #: What is sent with a checksum between the containers of each pair, in bytes.
 LARGE = 4 << 20
 #: What an emulated machine may take; every wait ends as soon as its condition holds.
-PATIENCE = 1500
+PATIENCE = 2700
 
 
 class Federation:
@@ -142,6 +142,22 @@ class Federation:
                 command = [*self.machines[node["name"]].ssh_command(), "tar -x -C / --no-same-owner --no-overwrite-dir"]
                 subprocess.run(command, stdin=archive.stdout, check=True, timeout=300)
 
+    def swarm(self) -> None:
+        """Make the swarm ahead of the deploy, which verifies it: only so it can be told in time to be patient with slow nodes.
+
+        A node that is silent for 15 seconds counts as down otherwise, and its containers are replaced.
+        """
+        address = self.machines[self.master].address
+        arguments = {
+            "role": "manager",
+            "init": True,
+            "advertise_addr": address,
+            "data_path_addr": address,
+            "listen_addr": f"{address}:2377",
+        }
+        self.module(self.master, "swarm_member", arguments)
+        self.machines[self.master].run("docker swarm update --dispatcher-heartbeat 2m")
+
     def close(self) -> None:
         """Stop what runs outside the machines."""
         with contextlib.suppress(Failure):
@@ -175,10 +191,9 @@ class Federation:
     def module(self, hosts: str, name: str, arguments: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """Run a module of the collection on machines, as Ansible does, and return the results by machine."""
         command = [*self.network.prefix, str(BIN / "ansible"), "-i", str(self.inventory), hosts, "-m", f"hbp.mip.{name}"]
-        environment = self.environment | {"ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.json", "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1"}
         command += ["-a", json.dumps(arguments)]
         done = subprocess.run(
-            command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=PATIENCE
+            command, cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=PATIENCE
         )
         results: dict[str, dict[str, Any]] = {}
         for line in re.split(r"(?m)^(?=\S+ \| )", done.stdout):

@@ -16,7 +16,7 @@ from federation import LARGE, NARROW, OVERLAY, PATH_MTU, Federation
 from machines import wait_for
 
 #: An emulated machine needs minutes where a real one needs seconds; nothing is asserted on time.
-pytestmark = pytest.mark.timeout(2400)
+pytestmark = pytest.mark.timeout(7200)
 
 PLAIN, WIDE = "esp-plain", "esp-wide"
 
@@ -125,13 +125,17 @@ def test_only_esp_is_on_the_wire(federation: Federation) -> None:
             heard = federation.end_reception(process, sender, places[sender], places[receiver], 40001, needle)
             federation.say(f"{sender} -> {receiver}: {heard}")
             assert heard["control"] == 1
-            assert heard["frames"] >= 1
     after = {name: federation.associations(name) for name in federation.names}
 
     passed = {(pair["from"], pair["to"]): pair for pair in report["result"]["pairs"]}
     for pair in pairs(federation):
         federation.say(f"{pair[0]} -> {pair[1]}: {passed[pair]['bytes']} bytes verified, {passed[pair]['mb_per_s']} MB/s")
         assert passed[pair]["ok"] and passed[pair]["bytes"] == LARGE
+    encryption = report["result"]["encryption"]
+    for entry in encryption["pairs"]:
+        federation.say(f"verify: {entry['from']} -> {entry['to']}: {entry['verdict']} {entry['reason']}")
+    assert encryption["state"] == "encrypted"
+    assert {(entry["from"], entry["to"]) for entry in encryption["pairs"]} == set(pairs(federation))
     federation.say(f"on the wire: {seen}")
     assert seen["lost"] == 0
     assert total(seen, "esp") > 0
@@ -202,7 +206,8 @@ def test_clear_vxlan_from_outside_is_refused(federation: Federation, extra: Any)
     for source in (federation.machines[peer].address, "10.89.0.99"):
         heard = attempt(OVERLAY, source, True, encrypted)
         assert heard["datagrams"] == 0
-        assert heard["frames"] == heard["control"]
+        assert heard["frames"] == 0
+        assert heard["control"] == 1
         assert heard["refused"] >= heard["sent"]
 
     plain = extra(PLAIN, (target, peer), encrypted=False, subnet="10.99.1.0/24")

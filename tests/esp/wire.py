@@ -12,6 +12,7 @@ wire.py receive ADDRESS PORT NEEDLE SECONDS
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
 import select
 import socket
@@ -131,21 +132,23 @@ def receive(address: str, port: int, needle: bytes, seconds: float) -> dict[str,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bound,
     ):
         bound.bind((address, port))
+        taken.setblocking(False)
         print("READY", flush=True)
-        datagrams = frames = 0
-        controls = 0
+        last = b"end of " + needle
+        datagrams = frames = control = 0
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and not control:
             ready, _writable, _broken = select.select([taken, bound], [], [], max(0.0, deadline - time.monotonic()))
             if bound in ready:
                 data = bound.recv(1 << 16)
-                datagrams += needle in data
-                if data == b"end of " + needle:
-                    controls += 1
-                    break
-            if taken in ready:
-                frames += needle in taken.recv(1 << 16)
-    return {"datagrams": datagrams - controls, "frames": frames, "control": controls}
+                control += data == last
+                datagrams += needle in data and data != last
+            # also what came in before the last datagram
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    frame = taken.recv(1 << 16)
+                    frames += needle in frame and last not in frame
+    return {"datagrams": datagrams, "frames": frames, "control": control}
 
 
 def main() -> None:
