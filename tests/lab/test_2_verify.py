@@ -60,17 +60,19 @@ def test_what_is_counted_and_measured(federation: Lab) -> None:
 
 
 def test_an_overlay_made_for_larger_paths(federation: Lab) -> None:
-    narrow, other = federation.workers
-    # What leaves this machine is split to 1300 bytes, and the other one's network lets no fragments pass.
+    narrow = federation.workers[0]
+    # The machine's card takes 1300 bytes; what is larger is dropped on its way in, without a word.
     federation.ssh(narrow, "ip link set eth0 mtu 1300")
     try:
-        with rule(federation, other, "prerouting priority -450", "ip frag-off & 0x3fff != 0 drop"):
-            report = federation.json("verify", code=4)
+        report = federation.json("verify", code=4)
     finally:
         federation.ssh(narrow, "ip link set eth0 mtu 1500")
-    assert problems(report) == [(narrow, "overlay-mtu-too-large")]
-    (pair,) = (pair for pair in report["result"]["pairs"] if not pair["ok"])
-    assert (pair["from"], pair["to"]) == (narrow, other) and 1240 <= pair["packet"] <= 1250
+    assert {code for _node, code in problems(report)} == {"overlay-mtu-too-large"}
+    failed = {(pair["from"], pair["to"]): pair["packet"] for pair in report["result"]["pairs"] if not pair["ok"]}
+    assert {(sender, narrow) for sender in (federation.master, federation.workers[1])} <= set(failed)
+    # What leaves it is split, and may pass or not; between the others all is well.
+    assert all(narrow in pair for pair in failed)
+    assert all(1240 <= packet <= 1254 for packet in failed.values())
     assert "docker network rm" in report["result"]["problems"][0]["fix"]
 
 

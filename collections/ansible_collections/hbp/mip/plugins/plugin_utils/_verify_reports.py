@@ -175,21 +175,23 @@ def mtu(federation: Mapping[str, Any], pairs: Sequence[Mapping[str, Any]], nodes
                     migration(name, smallest, network),
                 )
             )
-    for pair in pairs:
-        if not too_large(pair):
-            continue
-        size, packet = int(pair["mtu"]), int(pair["packet"])
-        path = _encryption.path_mtu(packet, encrypted)
-        problems.append(
-            problem(
-                pair["from"],
-                "overlay-mtu-too-large",
-                f"packets to {pair['to']} pass up to {packet} bytes on the overlay, and its MTU is {size}: small requests work and large "
-                f"answers hang. The path takes {path} bytes, fragments do not pass",
-                f"Network team: let {_encryption.path_mtu(size, encrypted)} bytes, or IP fragments, pass between the two. Else: "
-                + migration(name, path, network),
+    failing = [pair for pair in pairs if too_large(pair)]
+    if failing:
+        lowest = min(_encryption.path_mtu(int(pair["packet"]), encrypted) for pair in failing)
+        # One overlay has one MTU: how to change it is said once.
+        otherwise = f"Else: {migration(name, lowest, network)}"
+        for pair in failing:
+            size, packet = int(pair["mtu"]), int(pair["packet"])
+            problems.append(
+                problem(
+                    pair["from"],
+                    "overlay-mtu-too-large",
+                    f"packets to {pair['to']} pass up to {packet} bytes on the overlay, and its MTU is {size}: small requests work and "
+                    f"large answers hang. The path takes {_encryption.path_mtu(packet, encrypted)} bytes, fragments do not pass",
+                    f"Network team: let {_encryption.path_mtu(size, encrypted)} bytes, or IP fragments, pass between the two. {otherwise}",
+                )
             )
-        )
+            otherwise = f"Else: mip_overlay.mtu: {lowest}, as said before"
     shown = {node: int(overlay.get("mtu") or 0) for node, overlay in seen.items()}
     return {"wanted": wanted, "made_for": made_for, "recorded": recorded, "nodes": shown}, problems
 
