@@ -299,6 +299,7 @@ GOOD = side(esp=11_000_000)
         (True, GOOD, side(esp=11_000_000, clear=1000), "clear", "arrived in clear"),
         (True, GOOD, side(clear=11_000_000, states=11_000_000, esp_offload=True), "encrypted", ""),
         (True, GOOD, side(clear=11_000_000, states=11_000_000, esp_offload=False), "clear", "arrived in clear"),
+        (True, GOOD, side(clear=11_000_000, states=10_000_000, esp_offload=True), "clear", "arrived in clear"),
         (True, GOOD, side(clear=11_000_000, esp_offload=True), "clear", "arrived in clear"),
         (True, side(esp=900_000), GOOD, "no-proof", "sender's host counted 900000 bytes of ESP for 10000000"),
         (True, GOOD, side(), "no-proof", "receiver's host counted 0 bytes"),
