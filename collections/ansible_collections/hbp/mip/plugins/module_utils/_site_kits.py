@@ -45,7 +45,9 @@ def load(path: str) -> Dict[str, Dict[str, Any]]:
             content = json.load(stream)
         kits = content["kits"]
         for kit in kits.values():
-            float(kit["expires"]), str(kit["state"]), str(kit["token_id"]), bytes.fromhex(kit["code_key"])
+            bytes.fromhex(kit["code_key"])
+            if float(kit["expires"]) < 0 or not kit["state"] or not isinstance(kit["token_id"], str):
+                raise ValueError("a kit in it is none")
         return dict(kits)
     except FileNotFoundError:
         return {}
