@@ -73,11 +73,17 @@ def _run(
             ExitCode.NO_HOSTS, f"--canary: {session.source.name} has no worker {canary}.", next=f"Workers: {', '.join(workers)}"
         )
     check = session.options.check
+    if backup and not check and (prepared.resolved.get("backup") or {}).get("recipients"):
+        from mipfed import recovery
+
+        made = recovery.create(session)
+        if made.exit_code is not ExitCode.OK:
+            made.errors.append(Problem("backup", "There is no backup, so nothing was changed.", next=session.again() + " --no-backup"))
+            return made
     variables = {
         "upgrade_set": dict(images),
         "upgrade_release": release,
         "upgrade_first": canary,
-        "upgrade_backup": backup,
         "upgrade_verb": verb,
         # One goes back because something does not work; only what comes out of it can be asked whether it does.
         "upgrade_gate_each": verb == "upgrade",
@@ -125,7 +131,7 @@ def register(app: typer.Typer) -> None:
     ) -> Outcome:
         """Give the federation other images, one service after the other.
 
-        Looks first whether the images can be had and the nodes are fit, makes a backup if backups are set up, and fetches the images
+        Makes a backup if backups are set up, looks whether the images can be had and the nodes are fit, and fetches the images
         everywhere. One worker is the canary; after each step the engine's API has to answer as before. A step that fails is taken
         back, and the upgrade stops. Inventory and images.lock name the new images only after all went well. --check shows it all.
         """
