@@ -33,7 +33,9 @@ PLAYBOOK = """\
     - hbp.mip.report:
         verb: restore
         federation: {name: fed}
-        data: {node: fed-ms, manifest: {cluster_id: c1, created: now}, failed: {}, keystore: {}, state: {changed: true, aside: /aside}, rotated: true}
+        data:
+          {node: fed-ms, manifest: {cluster_id: c1, created: now}, failed: {}, keystore: {}, rotated: true,
+           state: {changed: true, aside: /aside}}
 """
 
 

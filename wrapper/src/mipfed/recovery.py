@@ -62,10 +62,10 @@ def create(session: Session) -> Outcome:
             if managers == 1
             else "The engine of a manager that does not lead is stopped for some seconds; the swarm goes on."
         )
-        session.confirm(f"Federation {session.source.name} is backed up to {paths.shown(_folder(session, prepared.resolved))}.\n{effect}", "Go on?")
-    played = session.play(
-        "hbp.mip.backup", prepared, check=session.options.check, with_controllers=True, following=session.again()
-    )
+        session.confirm(
+            f"Federation {session.source.name} is backed up to {paths.shown(_folder(session, prepared.resolved))}.\n{effect}", "Go on?"
+        )
+    played = session.play("hbp.mip.backup", prepared, check=session.options.check, with_controllers=True, following=session.again())
     outcome = session.report(played, "backup", recovery_reports.backup)
     report = _mapping(outcome.result)
     if report.get("set") and outcome.exit_code is ExitCode.OK:
@@ -227,11 +227,13 @@ def schedule(session: Session) -> Outcome:
         what = f"A systemd timer on this machine makes backups of {session.source.name}: {when}." if when else "The timer is removed."
         session.confirm(what, "Go on?")
     variables = {"backup_command": command, "backup_user": getpass.getuser()}
-    outcome = session.play(
-        "hbp.mip.backup_schedule", prepared, check=session.options.check, diff=session.options.diff, variables=variables
-    )
+    outcome = session.play("hbp.mip.backup_schedule", prepared, check=session.options.check, diff=session.options.diff, variables=variables)
     assert outcome.done
-    outcome.result = {"schedule": when, "command": command, "changes": [change.as_dict(with_diff=False) for change in outcome.done.collector.changes]}
+    outcome.result = {
+        "schedule": when,
+        "command": command,
+        "changes": [change.as_dict(with_diff=False) for change in outcome.done.collector.changes],
+    }
     if outcome.exit_code is ExitCode.OK:
         unit = f"mipfed-backup-{session.source.name}.timer"
         outcome.text = lambda out: out.print(f"{unit}: {when}" if when else f"{unit} is not there.", markup=False)
@@ -284,10 +286,12 @@ def restore(session: Session, file: Path, identity: Path | None, *, confirm: str
         raise MipfedError(ExitCode.CHECK, f"{error}. Nothing was touched.", next=session.call("backup ls")) from None
     node = str(manifest["swarm"]["node"])
     known = {entry["name"]: entry for entry in prepared.resolved["nodes"]}
-    before = next((entry for entry in manifest["nodes"] if entry["name"] == node), {})
+    before: dict[str, Any] = next((entry for entry in manifest["nodes"] if entry["name"] == node), {})
     if node not in known:
         raise MipfedError(
-            ExitCode.CHECK, f"The backup is of the manager {node}, which is not in the inventory. Nothing was touched.", next=session.call("node ls")
+            ExitCode.CHECK,
+            f"The backup is of the manager {node}, which is not in the inventory. Nothing was touched.",
+            next=session.call("node ls"),
         )
     if known[node]["address"] != before.get("address"):
         raise MipfedError(
@@ -298,7 +302,8 @@ def restore(session: Session, file: Path, identity: Path | None, *, confirm: str
         )
     lines = [
         f"{file}: {session.source.name} as it was at {manifest['created']}, swarm {manifest['cluster_id']}.",
-        f"On {node} ({known[node]['address']}) the engine is stopped, its state of the swarm moved aside, and that of the backup put in place.",
+        f"On {node} ({known[node]['address']}) the engine is stopped, its state of the swarm moved aside, "
+        "and that of the backup put in place.",
         "Join tokens are replaced, and nodes that were removed since the backup are removed again.",
     ]
     if not session.options.check:

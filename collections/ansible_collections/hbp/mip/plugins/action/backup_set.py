@@ -99,5 +99,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         keys = _backup_keys.read(Path(given["identity"]), self._loader.get_text_file_contents)
         opened = _backup_set.BackupSet(Path(given["set"]).expanduser())
         if opened.header.get("federation") != given["federation"]:
-            raise _backup_set.BackupError(f"{given['set']} is of the federation {opened.header.get('federation')}, not of {given['federation']}")
+            raise _backup_set.BackupError(
+                f"{given['set']} is of the federation {opened.header.get('federation')}, not of {given['federation']}"
+            )
         return {"manifest": opened.verify(keys)}

@@ -78,7 +78,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             why = differs(known["cluster_id"], cluster_id, given["federation"])
             if why and (cluster_id or state == "checked"):
                 return {**result, **known, "changed": False, "failed": True, "msg": why, "mip_error": "check"}
-        if state == "recorded" and cluster_id and not known["cluster_id"] or (state == "replaced" and known["cluster_id"] != cluster_id):
+        if (state == "recorded" and cluster_id and not known["cluster_id"]) or (state == "replaced" and known["cluster_id"] != cluster_id):
             wanted = {"cluster_id": cluster_id, "recorded_at": moment()}
         if state == "forgotten":
             wanted = {"cluster_id": "", "recorded_at": ""}

@@ -46,9 +46,9 @@ _value:
 def _choose(federation: Mapping[str, Any], hostvars: Mapping[str, Any]) -> str:
     working = []
     for node in federation["nodes"]:
-        swarm = hostvars[node["name"]].get("backup_swarm") or {} if node["manager"] and node["name"] in hostvars else {}
+        swarm = hostvars[node["name"]].get("backup_swarm") or {} if node["manager"] else {}
         if swarm.get("local_state") == "manager":
-            own = next((entry for entry in swarm.get("nodes") or () if entry["id"] == swarm["node_id"]), {})
+            own: Mapping[str, Any] = next((entry for entry in swarm.get("nodes") or () if entry["id"] == swarm["node_id"]), {})
             working.append((bool(own.get("leader")), node["kind"] == "master", node["name"]))
     return min(working)[2] if working else ""
 
@@ -66,7 +66,7 @@ def backup_summary(federation: Mapping[str, Any], hostvars: Mapping[str, Any]) -
         if node["kind"] == "ui":
             continue
         name = node["name"]
-        found = hostvars[name] if name in hostvars else {}
+        found = hostvars[name]
         wanted = ["keystore"] if node["kind"] == "master" else []
         wanted += ["data"] if federation["backup"]["include_data"] and node["backup_data"] else []
         for what in wanted:

@@ -188,8 +188,10 @@ def judge(
         return "certificate-expired", "the certificate of this node expired (%s)" % until
     if local.role == _swarm.MANAGER and wal:
         return "raft-damaged", "the raft log of this manager is damaged: %s" % wal
-    if local.role == _swarm.MANAGER and local.state in (_swarm.NO_QUORUM, _swarm.ERROR, _swarm.PENDING) and DAMAGED.search(
-        "%s %s" % (local.error, journal)
+    if (
+        local.role == _swarm.MANAGER
+        and local.state in (_swarm.NO_QUORUM, _swarm.ERROR, _swarm.PENDING)
+        and DAMAGED.search("%s %s" % (local.error, journal))
     ):
         found = DAMAGED.search("%s %s" % (local.error, journal))
         return "raft-damaged", "the raft log of this manager is damaged: the engine says %r" % (found.group(0) if found else "")
@@ -201,7 +203,10 @@ def judge(
         return "error", "the swarm part of this engine failed: %s" % local.error
     created = str(local.cluster.get("CreatedAt") or "")
     if local.state == _swarm.MANAGER and wanted and began_later(created, str(recorded["recorded_at"])):
-        return "state-new", "this manager's swarm has the id of the federation's, but was begun anew at %s: nodes and services are lost" % created
+        return (
+            "state-new",
+            "this manager's swarm has the id of the federation's, but was begun anew at %s: nodes and services are lost" % created,
+        )
     down = [node for node in nodes if node["role"] == _swarm.MANAGER and node["reachability"] != "reachable"]
     if down:
         return "manager-down", "of %d managers these do not work: %s" % (
@@ -382,7 +387,9 @@ def main() -> None:
 
         def treated() -> bool:
             after.update(recovery.look())
-            return after["finding"] in ("ok", "manager-down") or (treatment in ("set_aside", "leave") and after["local_state"] == _swarm.NONE)
+            return after["finding"] in ("ok", "manager-down") or (
+                treatment in ("set_aside", "leave") and after["local_state"] == _swarm.NONE
+            )
 
         if not wait_until(treated, module.params["timeout"], longest=2.0):
             raise EngineError(

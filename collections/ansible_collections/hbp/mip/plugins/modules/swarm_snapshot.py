@@ -197,11 +197,11 @@ class Snapshot:
 
     def wait_for_manager(self, key: str) -> _swarm.LocalState:
         """Wait until this node is a working manager, unlocking it with `key` where that is needed."""
-        last: List[Optional[_swarm.LocalState]] = [None]
+        last: List[_swarm.LocalState] = []
 
         def works() -> bool:
             try:
-                last[0] = self.state()
+                last[:] = [self.state()]
                 if last[0].state == _swarm.LOCKED and key:
                     with engine_call("unlock this manager"):
                         self.client().unlock_swarm(key)
@@ -215,12 +215,11 @@ class Snapshot:
             return True
 
         if not wait_until(works, self.params["timeout"], longest=2.0):
-            state = last[0]
+            told = ("%s %s" % (last[0].state, last[0].error)).strip() if last else "the engine does not answer"
             raise EngineError(
                 "this node is no working manager %d s after the engine was started (%s). Next: mipfed recover, which tells why"
-                % (self.params["timeout"], ("%s %s" % (state.state, state.error)).strip() if state else "the engine does not answer")
+                % (self.params["timeout"], told)
             )
-        assert last[0] is not None
         return last[0]
 
     def describe(self, local: _swarm.LocalState, managers: int) -> Dict[str, Any]:

@@ -417,9 +417,7 @@ def inventory_files(folder: Path, leave_out: Sequence[Path]) -> list[tuple[str, 
     found = []
     for root, folders, names in os.walk(folder):
         here = Path(root)
-        folders[:] = sorted(
-            name for name in folders if name not in ("backups", "__pycache__") and (here / name).resolve() not in excluded
-        )
+        folders[:] = sorted(name for name in folders if name not in ("backups", "__pycache__") and (here / name).resolve() not in excluded)
         for name in sorted(names):
             path = here / name
             if path.is_file() and not path.is_symlink() and not name.endswith(SUFFIX):

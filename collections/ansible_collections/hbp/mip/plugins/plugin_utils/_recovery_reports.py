@@ -25,7 +25,8 @@ def backup(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
     """Judge a backup that was made.
 
     :arg data: ``pusher``, ``begun`` and ``sealed`` (backup_set), ``summary`` (backup_summary).
-    :returns: ``set``, its file or nothing; ``backup``, what it is; ``manager``; ``stopped_seconds``; ``missing``; ``removed``; ``problems``.
+    :returns: ``set``, its file or nothing; ``backup``, what it is; ``manager``; ``stopped_seconds``; ``missing``; ``removed``;
+        ``problems``.
     """
     begun, sealed, summary = data["begun"], data["sealed"], data["summary"]
     again = f"mipfed -f {federation['name']} backup create"
@@ -33,7 +34,9 @@ def backup(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
     if "set" not in begun:
         problems.append(problem(data["pusher"], "backup-not-begun", str(begun.get("msg", "no result")), again))
     elif "set" not in sealed:
-        problems.append(problem(data["pusher"], "backup-not-made", f"{sealed.get('msg', 'no result')}. Earlier ones are as they were", again))
+        problems.append(
+            problem(data["pusher"], "backup-not-made", f"{sealed.get('msg', 'no result')}. Earlier ones are as they were", again)
+        )
     problems += [
         problem(entry["node"] or data["pusher"], f"backup-without-{entry['what']}", f"{entry['what']} is not in it: {entry['why']}", again)
         for entry in summary["missing"]
@@ -150,25 +153,24 @@ def recover(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
         case = "engines-stopped"
         explanation = "Managers are only stopped. Started, they make a majority again; nothing has to be forced."
         following = "; ".join(f"on {manager}: systemctl start docker" for manager in having("engine-stopped", among=managers))
-    elif not working and having("no-quorum", "certificate-expired", among=managers) and (
-        len(managers) > 1 or having("certificate-expired", among=managers)
+    elif (
+        not working
+        and having("no-quorum", "certificate-expired", among=managers)
+        and (len(managers) > 1 or having("certificate-expired", among=managers))
     ):
         case = "majority-lost" if having("no-quorum", among=managers) else "certificate-expired"
         candidates = having("no-quorum", among=managers) or having("certificate-expired", among=managers)
         chosen = candidates[0]
         others = [manager for manager in managers if manager != chosen]
-        explanation = (
-            f"{found[chosen]['message']}. {chosen} can go on as the only manager. Containers keep running. "
-            + (
-                f"The other managers ({', '.join(others)}) are no members any more, and must not come back with what they have: one that "
-                "runs somewhere with a majority would make a second swarm. Their state is set aside where they answer."
-                if others
-                else "Its certificate is renewed."
-            )
+        explanation = f"{found[chosen]['message']}. {chosen} can go on as the only manager. Containers keep running. " + (
+            f"The other managers ({', '.join(others)}) are no members any more, and must not come back with what they have: one that "
+            "runs somewhere with a majority would make a second swarm. Their state is set aside where they answer."
+            if others
+            else "Its certificate is renewed."
         )
         steps = [_step(chosen, "force_new_cluster", found[chosen]["message"])]
         steps += [_step(other, "discard", "no member any more; a deploy joins it again") for other in others]
-    elif not working and (set(answered) == set(managers)) and all(of[manager] in LOST + ("error",) for manager in managers):
+    elif not working and (set(answered) == set(managers)) and all(of[manager] in (*LOST, "error") for manager in managers):
         case = "sole-manager-lost"
         explanation = f"No manager has the state of the swarm any more ({found[managers[0]]['message']})."
         if sets:
@@ -196,7 +198,9 @@ def recover(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
             steps += [_step(worker, "leave", found[worker]["message"]), _step(worker, "remove", f"the old member; on {working[0]}")]
     elif not working and not answered:
         case, explanation = "unreachable", f"No manager answers over SSH: {', '.join(managers)}."
-        following = f"Start them or their network. If they are lost for good, put new hosts in their place (same address) and: {name} recover"
+        following = (
+            f"Start them or their network. If they are lost for good, put new hosts in their place (same address) and: {name} recover"
+        )
     elif not working:
         away = [manager for manager in managers if manager not in found]
         case = "unreachable"

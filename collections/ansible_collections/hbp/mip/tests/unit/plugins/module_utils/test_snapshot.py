@@ -149,7 +149,13 @@ def test_keys_that_are_put_back() -> None:
 def test_stopping_one_more_manager_may_not_cost_the_majority() -> None:
     def nodes(*reachable: bool) -> list[dict[str, object]]:
         return [
-            {"id": str(number), "role": "manager", "reachability": "reachable" if up else "unreachable", "name": f"m{number}", "hostname": ""}
+            {
+                "id": str(number),
+                "role": "manager",
+                "reachability": "reachable" if up else "unreachable",
+                "name": f"m{number}",
+                "hostname": "",
+            }
             for number, up in enumerate(reachable)
         ]
 

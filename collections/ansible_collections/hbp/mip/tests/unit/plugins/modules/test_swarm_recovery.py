@@ -41,7 +41,7 @@ def state(found: str, error: str = "", certificate: _swarm.Certificate | None = 
         (state("no-quorum"), "", "tocommit(26) is out of range [lastIndex(7)]. Was the raft log corrupted", "raft-damaged"),
         (state("error", "something else"), "", "", "error"),
         (state("error", certificate=CERTIFICATE._replace(not_after=int(NOW) - 1)), "", "", "certificate-expired"),
-        (state("error", "Swarm certificates have expired. To replace them, leave the swarm and join again."), "", "", "certificate-expired"),
+        (state("error", "Swarm certificates have expired. To replace them, leave the swarm."), "", "", "certificate-expired"),
         (state("manager", cluster_id="c2"), "", "", "foreign-swarm"),
         (state("pending", role=""), "", "", "pending"),
         (state("manager", cluster={"ID": "c1", "CreatedAt": "2026-11-22T11:00:00Z"}), "", "", "state-new"),
