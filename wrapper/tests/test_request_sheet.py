@@ -127,6 +127,26 @@ def test_where_the_images_come_from(project: Project, main: str, hosts: set[str]
     assert {row["port"] for row in found} == {5000 if "5000" in main else 8443 if "8443" in main else 443}
 
 
+def test_a_hospital_with_a_site_kit_and_a_disabled_node(project: Project) -> None:
+    """The one gives no SSH and needs the page most; for the other the peers keep open."""
+    project.federation(
+        workers=3,
+        variables={
+            "fed-wk-1": {"mip_site_kit": "invited", "mip_ldsm": {"host": "ldsm.hospital.example", "port": 5432}},
+            "fed-wk-2": {"mip_disabled": {"reason": "moves"}, "mip_address": "192.0.2.25", "mip_ldsm": {"port": 5432}},
+        },
+    )
+    found = sheet(project, "fed-wk-1")
+    assert ("tcp", 22) not in rows(found, "incoming") and "SSH from outside" in found["text"]
+    assert rows(found, "incoming")[("esp", 0)] == {MASTER, "192.0.2.25", "127.0.9.6"}
+    assert rows(found, "outgoing")[("tcp", 5432)] == {"ldsm.hospital.example"}
+    assert [proof["command"] for proof in found["prove"]][-1] == "mipfed -f fed verify"
+    assert not [row for row in found["incoming"] if "check" in row["prove"]]
+    assert FIRST in rows(sheet(project, "fed-ms"), "incoming")[("tcp", 2377)]
+    # a store on the node itself is no matter of the network
+    assert ("tcp", 5432) not in rows(sheet(project, "fed-wk-2"), "outgoing")
+
+
 def test_a_lab_says_that_it_is_not_encrypted(project: Project) -> None:
     ssh(project, MAIN_YML + "mip_lab: true\nmip_overlay: {encrypted: false}\n")
     found = sheet(project, "fed-wk-1")

@@ -48,6 +48,8 @@ def command(session: Session, node: str, to: Path | None, *, alone: bool = True)
 
     inventory = inventories.load(session.source)
     resolved = inventories.resolve(inventory)
+    # Peers keep open for nodes that are disabled, and hospitals that join with a kit need the page most.
+    resolved["nodes"] = [*resolved["nodes"], *resolved["disabled"], *resolved["kits"]]
     names = [entry["name"] for entry in resolved["nodes"]]
     if node not in names:
         message = f"{session.source.name} has no node {node}."
@@ -117,7 +119,7 @@ def sheet(federation: Mapping[str, Any], name: str, operators: Sequence[Mapping[
     found["notes"] = _notes(federation, node)
     found["rules"] = _rules(found, int(federation["swarm"]["data_path_port"]))
     found["managed"] = bool(federation["firewall"]["manage"])
-    found["prove"] = _proofs(found, call)
+    found["prove"] = _proofs(found, call, bool(node.get("site_kit")))
     return found
 
 
@@ -159,6 +161,10 @@ def _published(federation: Mapping[str, Any], node: Mapping[str, Any]) -> list[d
 def _outgoing(federation: Mapping[str, Any], node: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows = []
     docker = federation["docker"]
+    store = node.get("ldsm") or {}
+    if store and store["host"] != node["address"]:
+        peers = [{"node": "", "address": str(store["host"])}]
+        rows.append(_row("out", "tcp", int(store["port"]), peers, "the hospital's local data store, which the engine reads"))
     if node["kind"] != "ui":
         by_port: dict[int, list[str]] = {}
         for host, port in _registries(federation):
@@ -218,6 +224,8 @@ def _not_needed(federation: Mapping[str, Any], node: Mapping[str, Any]) -> list[
             )
             found.append("UDP 500 and 4500 (IKE, NAT traversal): the keys come over the managers' TLS connections.")
         found.append("TCP 2377 from anyone to this node." if not node["manager"] else "TCP 2377 from anyone but the nodes on this page.")
+    if node.get("site_kit"):
+        found.append("SSH from outside: the hospital runs its site kit itself, and the node is operated through the swarm.")
     found.append("IPv6, and SSH between the nodes.")
     return found
 
@@ -333,6 +341,8 @@ def _permit(row: Mapping[str, Any], source: str, destination: str) -> str:
 
 def _prove(row: Mapping[str, Any], node: Mapping[str, Any], call: str) -> str:
     """Return the command that shows that a row is allowed."""
+    if node.get("site_kit") and (row["proto"] != "tcp" or row["port"] in (2377, 7946)):
+        return f"{call} verify"
     if row["when"] == "host":
         return {53: "getent hosts registry-1.docker.io", 123: "timedatectl show -p NTPSynchronized"}[row["port"]]
     first = next((peer["address"] for peer in row["peers"]), "")
@@ -345,26 +355,23 @@ def _prove(row: Mapping[str, Any], node: Mapping[str, Any], call: str) -> str:
     )
 
 
-def _proofs(found: Mapping[str, Any], call: str) -> list[dict[str, str]]:
-    name, proofs = found["node"], []
-    proofs.append(
-        {
-            "what": f"On the pusher, everything at once, changing nothing: row and column {name} say ok, a fault names who must do what",
-            "command": f"{call} check",
-        }
-    )
+def _proofs(found: Mapping[str, Any], call: str, kit: bool) -> list[dict[str, str]]:
+    name = found["node"]
     peers = next((_hosts(row) for row in found["incoming"] if row["port"] == 7946), [])
+    everything = f"On the pusher, everything at once, changing nothing: row and column {name} say ok, a fault names who must do what"
+    proofs = [] if kit else [{"what": everything, "command": f"{call} check"}]
     if found["encrypted"] and peers:
-        proofs.append(
-            {
-                "what": f"On {name}, while that runs, for yourself: ESP arrives from every other node",
-                "command": "sudo tcpdump -ni any 'ip proto 50'",
-            }
-        )
+        when = "once it has joined" if kit else "while that runs"
+        what = f"On {name}, {when}, for yourself: ESP arrives from every other node"
+        proofs.append({"what": what, "command": "sudo tcpdump -ni any 'ip proto 50'"})
     if peers:
-        largest = 1500 - 28
-        proofs.append({"what": f"On {name}: packets of 1500 bytes pass whole", "command": f"ping -c 3 -M do -s {largest} {peers[0]}"})
-    proofs.append({"what": "After the deploy: what the host itself opens, for whom and why", "command": f"{call} firewall show {name}"})
+        command = f"ping -c 3 -M do -s {1500 - 28} {peers[0]}"
+        proofs.append({"what": f"On {name}: packets of 1500 bytes pass whole", "command": command})
+    if kit:
+        proofs.append({"what": "On the pusher, once it has joined: every link over the overlay", "command": f"{call} verify"})
+    else:
+        what = "After the deploy: what the host itself opens, for whom and why"
+        proofs.append({"what": what, "command": f"{call} firewall show {name}"})
     return proofs
 
 
