@@ -89,7 +89,9 @@ def _run(
         "upgrade_gate_each": verb == "upgrade",
         "check_ignore": list(ignore_check),
     }
-    outcome = session.play("hbp.mip.upgrade", prepared, check=check, diff=check or session.options.diff, variables=variables)
+    outcome = session.play(
+        "hbp.mip.upgrade", prepared, check=check, diff=check or session.options.diff, variables=variables, following=session.again()
+    )
     assert outcome.done
     collector = outcome.done.collector
     if check:

@@ -196,7 +196,11 @@ def main() -> None:
         there, wrong = verdict(found, image, options["ids"])
     except EngineError as error:
         answer = str(error)
-        module.fail_json(msg="%s. Next: %s" % (answer, _services.explain_registry(image, answer)[1]))
+        # The words are for the manager, which asks for all nodes; here it is this node that asks.
+        fix = (
+            _services.explain_registry(image, answer)[1].replace("the manager's", "this node's").replace("from the manager", "on this node")
+        )
+        module.fail_json(msg="%s. Next: %s" % (answer, fix))
     if not there:
         module.fail_json(msg=wrong or "the engine does not know %s, although it took it" % image)
     module.exit_json(changed=True, there=True, id=str((found or {}).get("Id") or ""))
