@@ -14,7 +14,9 @@ import stat
 import subprocess
 import tarfile
 import time
-from typing import Any, Dict, Iterator, List, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
+
+from ansible_collections.hbp.mip.plugins.module_utils._engine import EngineError, engine_call, wait_until
 
 _READ_BYTES = 1 << 20
 #: An engine that does not stop within this time is left alone.
@@ -287,6 +289,38 @@ class Service:
                 self.start()
             finally:
                 _run("systemctl", "stop", "%s.service" % guard)
+
+
+def forget_managers(connected: Callable[[], Any], timeout: float) -> List[str]:
+    """Remove the other managers from the list of a swarm that was forced to have this one only; returns their ids.
+
+    They are no members of it any more, so that they need not be demoted. Raises EngineError.
+    """
+    removed: List[str] = []
+
+    def gone() -> bool:
+        client = connected()
+        try:
+            with engine_call("read the state of the engine"):
+                own = str(client.info()["Swarm"]["NodeID"])
+            with engine_call("list the nodes of the swarm"):
+                others = [node for node in client.nodes() if node["Spec"]["Role"] == "manager" and node["ID"] != own]
+            for node in others:
+                with engine_call("remove the manager %s, which is lost" % node["ID"]):
+                    client.remove_node(node["ID"], force=True)
+                removed.append(str(node["ID"]))
+        except EngineError as error:
+            # A leader is elected within seconds after the start.
+            why[0] = error
+            return False
+        finally:
+            client.close()
+        return True
+
+    why: List[EngineError] = [EngineError("the swarm has no leader")]
+    if not wait_until(gone, timeout, longest=2.0):
+        raise why[0]
+    return removed
 
 
 class Stop:

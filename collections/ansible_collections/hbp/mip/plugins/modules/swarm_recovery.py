@@ -12,7 +12,7 @@ version_added: 0.3.0
 description:
   - Tells a locked manager, a lost majority, a damaged raft log, a state that was begun anew, an expired certificate and a foreign swarm
     from each other, also when the engine does not run.
-  - Treats only what it is told to with O(treatment), and only when that is what it finds. No treatment deletes anything.
+  - Treats only what it is told to with O(treatment), and only when that is what it finds. No treatment deletes a file.
 extends_documentation_fragment:
   - hbp.mip.engine
 author:
@@ -22,7 +22,7 @@ options:
     description:
       - V(none) only looks.
       - V(unlock) unlocks a locked manager with O(unlock_key).
-      - V(force_new_cluster) makes this manager the only one of its swarm. The other managers are no members any more. For a majority
+      - V(force_new_cluster) makes this manager the only one of its swarm. The other managers are removed from it. For a majority
         that is lost for good, and for a sole manager whose certificate expired. The swarm's directory is copied beforehand.
       - V(set_aside) moves the swarm's directory away while the engine is stopped, so that the node is in no swarm.
       - V(leave) makes a worker leave a swarm that is gone.
@@ -337,6 +337,7 @@ class Recovery:
         }
         with engine_call("make this manager the only one of its swarm"):
             post_json(connect(self.params["docker_host"], max(60, self.params["engine_timeout"])), "/swarm/init", body)
+        _snapshot.forget_managers(self.client, self.params["timeout"])
         return aside
 
     def _unlock(self) -> str:

@@ -46,8 +46,8 @@ options:
     type: str
   force_new_cluster:
     description:
-      - Make this manager the only one of its swarm, with O(state=restored). Needed when the copy is of a swarm of several managers,
-        whose others are lost as well.
+      - Make this manager the only one of its swarm, with O(state=restored), and remove the others from it.
+      - Needed when the copy is of a swarm of several managers, whose others are lost as well.
     type: bool
     default: false
   replace:
@@ -357,6 +357,8 @@ class Snapshot:
             if self.params["force_new_cluster"]:
                 self.force(started_with, address)
             after = self.wait_for_manager(self.key())
+            if self.params["force_new_cluster"]:
+                _snapshot.forget_managers(self.client, self.params["timeout"])
         except EngineError as error:
             failed = "%s.failed-%s" % (swarm, mark)
             with self.service.stopped("return to what was there before the restore"):
