@@ -13,6 +13,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -419,3 +420,14 @@ def test_names_are_looked_up_as_the_container_does(tmp_path: Any) -> None:
     assert _store.resolve_like(str(tmp_path), "lds") == "192.0.2.9"
     assert _store.resolve_like(str(tmp_path), "six") == _store.resolve_like(str(tmp_path), "other") == ""
     assert _store.resolve_like(str(tmp_path / "none"), "lds") == ""
+
+
+def test_node_check_tries_the_data_store_from_the_host() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        found = run_module("node_check", {"kinds": ["worker"], "store": {"host": "127.0.0.1", "port": port}})
+        assert found["facts"]["store"]["verdict"] == "ok" and found["facts"]["store"]["inside"] == ""
+        assert _store.CODE not in {problem["code"] for problem in found["problems"]}
+    found = run_module("node_check", {"kinds": ["worker"], "store": {"host": "127.0.0.1", "port": port}})
+    (problem,) = [problem for problem in found["problems"] if problem["code"] == _store.CODE]
+    assert "refuses" in problem["message"] and str(port) in problem["fix"]

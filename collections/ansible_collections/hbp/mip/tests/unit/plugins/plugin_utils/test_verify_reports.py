@@ -4,11 +4,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ansible_collections.hbp.mip.plugins.filter.engine_services import engine_services
+from ansible_collections.hbp.mip.plugins.module_utils import _encryption, _store, _xfrm
 from ansible_collections.hbp.mip.plugins.plugin_utils import _federation, _ldsm, _reports, _verify_reports
 
 GROUPS = {"master": ["ms"], "ui": ["web"], "workers": ["wk1", "wk2"]}
@@ -236,3 +239,15 @@ def test_the_migration_says_every_step() -> None:
     text = _verify_reports.migration("brain", 1400, "mip-federation")
     steps = ["mip_overlay.mtu: 1400", "docker service rm", "docker network rm mip-federation", "mipfed -f brain deploy", "verify"]
     assert [text.index(step) for step in steps] == sorted(text.index(step) for step in steps)
+
+
+def test_every_finding_has_its_row_in_the_documentation() -> None:
+    page = Path(__file__).parents[8] / "docs/findings.md"
+    if not page.exists():
+        pytest.skip("the collection is alone here")
+    rows = page.read_text(encoding="utf-8")
+    source = Path(_verify_reports.__file__).read_text(encoding="utf-8")
+    codes = {code for code in re.findall(r'"([a-z]+(?:-[a-z]+)+)"', source) if code != _encryption.NO_PROOF}
+    codes |= {finding.code for finding in (*_xfrm.FINDINGS.values(), _xfrm.OTHER)} | {_store.CODE}
+    assert {"encryption-clear", "encryption-no-proof", "overlay-mtu-too-large", "overlay-mtu-differs", "vxlan-other-clear"} <= codes
+    assert [code for code in sorted(codes) if f"| `{code}` |" not in rows] == []
