@@ -96,7 +96,7 @@ def test_a_host_that_does_not_answer_or_a_name_that_is_none_changes_nothing(proj
     done = project.run(*new_host(sshd, "Not.A.Name"), "-y")
     assert done.code == ExitCode.CONFIGURATION
     assert "not a node name" in done.err
-    done = project.run("-f", "fed", "node", "add", "fed-wk-9", "--address", "127.0.9.1", "-y")
+    done = project.run("-f", "fed", "node", "add", "fed-wk-9", "--address", "127.0.9.2", "-y")
     assert done.code == ExitCode.CONFIGURATION
     assert "is also that of host" in done.err
     assert (folder / "hosts.yml").read_bytes() == before
