@@ -90,7 +90,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 else:
                     path.unlink(missing_ok=True)
             except OSError as error:
-                return {**result, **known, "failed": True, "msg": f"{path} cannot be written: {error.strerror}"}
+                text = f"{path} cannot be written: {error.strerror}"
+                if state != "recorded":
+                    return {**result, **known, "failed": True, "msg": text}
+                # No reason to stop a deploy: only the comparison of the next ones is lost.
+                return {**result, **known, "changed": False, "warnings": [f"{text}; which swarm is the federation's is not remembered"]}
         # To remember is no change of the federation: a deploy that changes nothing else changes nothing.
         shown = changed and state in ("replaced", "forgotten")
         return {**result, **wanted, "changed": shown, "diff": {"before": known, "after": wanted}}

@@ -19,7 +19,7 @@ options:
   state:
     description:
       - V(read) returns what is remembered. V(checked) fails when O(cluster_id) is another. V(recorded) remembers it when nothing is
-        remembered yet, and fails when another is. V(replaced) remembers it in any case, V(forgotten) nothing.
+        remembered yet, and fails when another is; a file that cannot be written is a warning. V(replaced) remembers it in any case, V(forgotten) nothing.
     type: str
     choices: [read, checked, recorded, replaced, forgotten]
     required: true
