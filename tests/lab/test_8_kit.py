@@ -221,6 +221,8 @@ def test_a_pause_lets_nothing_out_and_is_taken_back(hospital: Hospital) -> None:
     # What flushes all tables, as a restart of the host's firewall does, ends no pause.
     hospital.run("systemctl restart nftables")
     assert hospital.status()["pause_in_force"]
+    # It took Docker's own rules away as well.
+    hospital.run("systemctl restart docker")
     assert until(lambda: hospital.seen() == "Down", 90)
     codes = {(problem["host"], problem["code"]): problem["message"] for problem in lab.json("status", code=None)["errors"]}
     assert "paused by the hospital" in codes[worker, "paused"]
