@@ -18,8 +18,9 @@ author:
 options:
   state:
     description:
-      - V(read) returns what is remembered. V(checked) fails when O(cluster_id) is another. V(recorded) remembers it when nothing is
-        remembered yet, and fails when another is; a file that cannot be written is a warning. V(replaced) remembers it in any case, V(forgotten) nothing.
+      - V(read) returns what is remembered. V(checked) fails when O(cluster_id) is another.
+      - V(recorded) remembers it when nothing is remembered yet, and fails when another is. A file that cannot be written is a warning.
+      - V(replaced) remembers it in any case, V(forgotten) nothing.
     type: str
     choices: [read, checked, recorded, replaced, forgotten]
     required: true
