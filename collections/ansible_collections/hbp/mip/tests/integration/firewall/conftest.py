@@ -62,6 +62,10 @@ PLAYBOOK = """
       register: mip
       run_once: true
       check_mode: false
+- hosts: master:ui:workers
+  gather_facts: false
+  strategy: ansible.builtin.free  # as in a deploy
+  tasks:
     - ansible.builtin.include_role:
         name: hbp.mip.firewall
         tasks_from: "{{ part }}"
@@ -110,6 +114,8 @@ class Federation:
         self.folder = folder
         self.lab = "fwkept" if os.environ.get("MIPFED_KEEP_LAB") else f"fw{os.getpid()}"
         self.made: dict[str, dict[str, Any]] = {}
+        #: What was loaded on the guarded machines after the role ran last; a test that finds it need not run the role again.
+        self.settled: dict[str, dict[str, str]] = {}
         self.key = ""
         self.gateway = ""
 
