@@ -50,6 +50,7 @@ class Federation:
             "XDG_STATE_HOME": str(folder / "state"),
             "ANSIBLE_TIMEOUT": "120",
             "ANSIBLE_SSH_RETRIES": "2",
+            "ANSIBLE_CALLBACK_RESULT_FORMAT": "json",
             "ANSIBLE_LOCALHOST_WARNING": "False",
             "ANSIBLE_INVENTORY_UNPARSED_WARNING": "False",
         }
@@ -325,7 +326,7 @@ class Federation:
                 f"ip link add {interface} type veth peer name {interface}-port && ip link set {interface}-port master br0 up && "
                 f"ip link set {interface} up"
             )
-        mac = self.network.run(f"cat /sys/class/net/{interface}/address").strip()
+        mac = json.loads(self.network.run(f"ip -j link show dev {interface}"))[0]["address"]
         given = {"interface": interface, "source_mac": mac, "count": 20, **frame}
         done = subprocess.run(
             [*self.network.prefix, str(BIN / "python"), str(HERE / "wire.py"), "inject"],

@@ -81,7 +81,14 @@ def extra(federation: Federation) -> Iterator[Any]:
         created = federation.module(federation.master, "swarm_network", {"name": name, "attachable": True, **given})[federation.master]
         assert created["changed"]
         for host in hosts:
-            federation.machines[host].run(f"docker run -d --rm --name {name} --network {name} --entrypoint sleep {image} 7200", timeout=600)
+            # the engine gives the swarm 20 s to attach a container, which an emulated machine may need more than once
+            command = f"docker rm -f {name} >&2; docker run -d --rm --name {name} --network {name} --entrypoint sleep {image} 7200"
+            wait_for(
+                f"the container of {name} on {host}",
+                lambda host=host, command=command: federation.machines[host].run(command),
+                900,
+                federation.state,
+            )
         return {host: federation.container(host, name) for host in hosts}
 
     yield make
