@@ -180,10 +180,22 @@ def _make_disk(base: Path, work: Path) -> None:
 # --- the network
 
 
+def sweep() -> None:
+    """Remove what runs left that were killed: their namespaces, and what still runs in these. Their machines ended with them."""
+    for path in Path("/run/netns").glob("mipesp-*"):
+        if not Path("/proc", path.name.split("-")[1]).exists():
+            found = subprocess.run(["ip", "netns", "pids", path.name], capture_output=True, text=True, check=False).stdout
+            for pid in found.split():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
+            subprocess.run(["ip", "netns", "del", path.name], check=False)
+
+
 class Network:
     """A bridge in a namespace of its own; nothing of it is seen from the machine around it."""
 
     def __init__(self) -> None:
+        sweep()
         self.name = f"mipesp-{os.getpid()}-{secrets.token_hex(2)}"
         subprocess.run(["ip", "netns", "add", self.name], check=True)
         self.prefix = ["nsenter", f"--net=/run/netns/{self.name}", "--"]
