@@ -30,7 +30,7 @@ options:
     default: listed
   federation:
     description:
-      - The resolved federation, as M(hbp.mip.federation#module) returns it.
+      - The resolved federation, as M(hbp.mip.federation) returns it.
     type: dict
     required: true
   node:
