@@ -87,7 +87,8 @@ site:
   description: What is known of the hospital's own command on the node, C(paused) with C(paused_since) and C(paused_reason) among it.
   returned: always
   type: dict
-  sample: {"paused": false, "paused_since": "", "paused_reason": "", "command_sha256": "1a2b", "config_sha256": "3c4d", "kit_overdue": false}
+  sample: {"paused": false, "paused_since": "", "paused_reason": "", "command_sha256": "1a2b", "config_sha256": "3c4d",
+   "kit_overdue": false}
 cluster:
   description: The cluster. Empty except on a working manager.
   returned: always

@@ -25,14 +25,16 @@ _ICMP = {
 
 #: Verdict to who has to act: the sender's host, the network between, or the receiver's host.
 WHO = {
-    "sender-filter": "sender", "no-route": "sender", "no-route-back": "receiver", "path": "network", "no-answer": "network", "return-path": "network",
+    "sender-filter": "sender", "no-route": "sender", "no-route-back": "receiver", "path": "network", "no-answer": "network",
+    "return-path": "network",
     "translated": "network", "intercepted": "network", "mtu": "network", "late": "network",
     "receiver-filter": "receiver", "nobody-listening": "receiver",
 }  # fmt: skip
 
 #: Names of findings whose cause does not depend on the protocol.
 _NAMES = {
-    "no-route": "link-no-route", "no-route-back": "link-no-route", "no-answer": "link-no-answer", "translated": "link-translated", "intercepted": "link-tcp-intercepted",
+    "no-route": "link-no-route", "no-route-back": "link-no-route", "no-answer": "link-no-answer",
+    "translated": "link-translated", "intercepted": "link-tcp-intercepted",
     "mtu": "link-mtu", "late": "link-esp-late", "not-measured": "link-not-measured",
 }  # fmt: skip
 
