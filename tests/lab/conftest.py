@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-LAB = "lab-test"
+LAB = os.environ.get("MIP_TEST_LAB", "lab-test")
 INVENTORY = ROOT / "inventories" / LAB
 MIPFED = ROOT / ".venv/bin/mipfed"
 ENVIRONMENT = {**os.environ, "PATH": f"{MIPFED.parent}:{os.environ['PATH']}", "NO_COLOR": "1"}
