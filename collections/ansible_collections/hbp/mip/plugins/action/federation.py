@@ -11,6 +11,7 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.hbp.mip.plugins.plugin_utils import _images
 from ansible_collections.hbp.mip.plugins.plugin_utils._federation import CONNECTION, KINDS, SECRETS, FederationError, resolve
+from ansible_collections.hbp.mip.plugins.plugin_utils._swarm_record import read
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -34,6 +35,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         result["changed"] = False
         try:
             result.update(_images.with_lock(resolve(inventory.name, groups, hostvars), inventory))
+            result["remembered"] = read(inventory / "state/swarm.json")["cluster_id"]
         except (FederationError, _images.LockError) as error:
             errors = error.errors if isinstance(error, FederationError) else [str(error)]
             result["failed"] = True

@@ -13,16 +13,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.hbp.mip.plugins.plugin_utils._backup_set import fsync_folder, moment
-
-
-def read(path: Path) -> dict[str, str]:
-    """Return what is remembered; a file that cannot be read counts as none."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        found = {}
-    known = found if isinstance(found, dict) else {}
-    return {key: str(known.get(key) or "") for key in ("cluster_id", "recorded_at")}
+from ansible_collections.hbp.mip.plugins.plugin_utils._swarm_record import read
 
 
 def write(path: Path, content: dict[str, str]) -> None:

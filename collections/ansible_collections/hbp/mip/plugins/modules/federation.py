@@ -85,6 +85,10 @@ nodes:
     first_password:
       description: Does the inventory have a password for the first contact? The password itself is not returned.
       type: bool
+remembered:
+  description: Id of the swarm that was made for the federation, as C(state/swarm.json) beside the inventory says; empty before the first deploy.
+  returned: success
+  type: str
 images:
   description: What C(images.lock) beside the inventory says.
   returned: success

@@ -90,10 +90,23 @@ def check(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
             problems.append(problem(", ".join(names), f"twin-{key.replace('_', '-')}", f"share the {what} {value}", fix))
     master = next(node["name"] for node in federation["nodes"] if node["kind"] == "master")
     expected = _swarm_of(nodes[master]).get("cluster_id") if master in nodes else None
+    remembered = str(federation.get("remembered") or "")
+    left = [name for name, node in nodes.items() if remembered and _swarm_of(node).get("cluster_id") == remembered]
+    lost = left if master in nodes and not expected else []
+    if lost:
+        those = f"{', '.join(lost)} {'is' if len(lost) == 1 else 'are'} in the federation's ({remembered})"
+        problems.append(
+            problem(
+                master,
+                "swarm-lost",
+                f"is in no swarm, and {those}: it lost its state",
+                f"mipfed -f {federation['name']} recover",
+            )
+        )
     for node in federation["nodes"]:
         swarm = _swarm_of(nodes.get(node["name"], {}))
         cluster = swarm.get("cluster_id")
-        if node["kind"] != "ui" and cluster and master in nodes and cluster != expected:
+        if node["kind"] != "ui" and cluster and master in nodes and cluster != expected and node["name"] not in lost:
             of_master = f"the federation's is {expected}" if expected else f"the master {master} is in none"
             problems.append(
                 problem(

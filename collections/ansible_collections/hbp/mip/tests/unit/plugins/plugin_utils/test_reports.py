@@ -51,6 +51,15 @@ def test_a_worker_in_a_swarm_that_the_master_is_not_in() -> None:
     assert "the master ms is in none" in check(FEDERATION, {"nodes": nodes})["problems"][0]["message"]
 
 
+def test_a_master_that_lost_its_state_is_not_told_to_scatter_its_workers() -> None:
+    nodes = {"ms": node("ms"), "a": node("a", swarm={"cluster_id": "ours"}), "b": node("b", swarm={"cluster_id": "theirs"})}
+    report = check({**FEDERATION, "remembered": "ours"}, {"nodes": nodes})
+    assert codes(report) == [("ms", "swarm-lost"), ("b", "swarm-foreign")]
+    assert report["problems"][0]["fix"] == "mipfed -f hosp recover"
+    nodes["ms"]["facts"]["swarm"] = {"cluster_id": "ours"}
+    assert codes(check({**FEDERATION, "remembered": "ours"}, {"nodes": nodes})) == [("b", "swarm-foreign")]
+
+
 def test_without_its_master_nothing_starts() -> None:
     report = check(FEDERATION, {"nodes": {"a": node("a")}, "needs_master": True})
     assert report["error"] == "unreachable"
