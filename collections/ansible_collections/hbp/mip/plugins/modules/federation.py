@@ -86,7 +86,8 @@ nodes:
       description: Does the inventory have a password for the first contact? The password itself is not returned.
       type: bool
 remembered:
-  description: Id of the swarm that was made for the federation, as C(state/swarm.json) beside the inventory says; empty before the first deploy.
+  description:
+    - Id of the swarm that was made for the federation, as C(state/swarm.json) beside the inventory says; empty before the first deploy.
   returned: success
   type: str
 images:
