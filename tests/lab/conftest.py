@@ -203,6 +203,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "in_order: each test of the file goes on from what the one before it has left")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each test the time that a deploy needs on a busy machine: its fixtures count as well."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(1200))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what cannot work any more."""
     if item.path in broken:
