@@ -101,7 +101,8 @@ class Project:
 
     def command(self, *arguments: str) -> tuple[list[str], dict[str, str]]:
         """Return argv and environment of a run of mipfed."""
-        environment = {key: value for key, value in os.environ.items() if not key.startswith(("MIPFED_", "ANSIBLE_"))}
+        # COLUMNS would make the tables as narrow as the terminal that the tests happen to be started from.
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(("MIPFED_", "ANSIBLE_", "COLUMNS"))}
         environment |= {"MIPFED_COLLECTIONS": str(self.collections), "XDG_STATE_HOME": str(self.state), **self.environment}
         return [*PROGRAM, *arguments], environment
 
@@ -117,7 +118,7 @@ class Project:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=600,
         )
         return Ended(done.returncode, done.stdout, done.stderr)
 

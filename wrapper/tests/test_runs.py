@@ -531,7 +531,7 @@ def test_interrupt(project: Project, number: signal.Signals) -> None:
     process = start(project, "deploy", "-y", "-f", "fed", "-o", "json")
     wait_for(lambda: processes(seconds))
     process.send_signal(number)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == ExitCode.INTERRUPTED
     assert "may still finish on the nodes" in err
     document = json.loads(out)
@@ -571,7 +571,7 @@ class CallbackModule(CallbackBase):
     time.sleep(1.5)
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    _out, err = process.communicate(timeout=20)
+    _out, err = process.communicate(timeout=120)
     assert process.returncode == ExitCode.INTERRUPTED
     assert "Stopping at once" in err
     for pid in processes(f"62.{os.getpid()}"):  # the module itself runs in a session of its own
@@ -584,7 +584,7 @@ def test_killed_wrapper_leaves_no_ansible(project: Project) -> None:
     process = start(project, "deploy", "-y", "-f", "fed")
     wait_for(lambda: processes(f"3.{os.getpid()}"))
     process.kill()
-    process.communicate(timeout=20)
+    process.communicate(timeout=120)
     wait_for(lambda: not processes(str(project.root)), 20)
     assert not (project.root / "inventories" / "fed" / "never").exists()
 

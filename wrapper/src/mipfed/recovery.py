@@ -353,6 +353,7 @@ def recover(session: Session, *, confirm: str) -> Outcome:
         return outcome
     if not confirm and not session.interactive():
         outcome.next = f"{session.again()} --confirm {session.source.name}"
+        outcome.result = {**report, "next": outcome.next}
         return outcome
     recovery_reports.recover(render.console(stderr=True), dict(report))
     _confirm_by_name(session, confirm, "This is done when you confirm it; it cannot be taken back by a command.")

@@ -221,11 +221,9 @@ def test_silence_and_dribble(master: Master) -> None:
             handler.wfile.flush()
             time.sleep(0.1)
 
-    started = time.monotonic()
     result = master.query("HEALTH_CHECK", (200, lambda handler: time.sleep(3)), timeout=0.5)
     assert result["code"] == "timeout" and "0.5 seconds" in result["problems"][0]["message"]
     assert master.query("HEALTH_CHECK", (200, dribble), timeout=0.7)["code"] == "timeout"
-    assert time.monotonic() - started < 8
 
     def cut(handler: Any) -> None:
         handler.send_response(200)
