@@ -200,9 +200,9 @@ def test_a_changed_host_key_is_replaced_only_by_somebody_who_knows_it(project: P
     assert done.code == ExitCode.DECLINED
     assert f"node replace fed-wk-9 --host-key {sshd.fingerprint}" in done.err
     assert project.run(*replace, "-y", "--host-key", "SHA256:" + "A" * 43).code == ExitCode.CHECK
-    assert on_terminal(project, "no", *replace)[0] == ExitCode.DECLINED
+    assert on_terminal(project, "no\n", *replace)[0] == ExitCode.DECLINED
     assert (folder / "known_hosts").read_text() == pinned
-    code, text = on_terminal(project, "yes", *replace)
+    code, text = on_terminal(project, "yes\n", *replace)
     assert code == ExitCode.OK, text
     assert sshd.fingerprint in text
     assert sshd.public in (folder / "known_hosts").read_text()

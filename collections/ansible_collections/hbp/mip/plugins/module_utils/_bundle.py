@@ -245,7 +245,8 @@ def unpack(path: str, folder: str) -> str:
                 target = os.path.join(folder, top, rest)
                 os.makedirs(os.path.dirname(target), exist_ok=True)
                 source = archive.extractfile(member)
-                assert source is not None
+                if source is None:  # only of what is no file
+                    continue
                 with open(target, "xb") as file:
                     shutil.copyfileobj(source, file, _CHUNK)
     except (OSError, tarfile.TarError) as error:

@@ -140,8 +140,7 @@ class Registry:
             if self.bases[0] != base and self.insecure:
                 self.bases = [base]
             return response
-        assert failure is not None
-        raise failure
+        raise failure or RegistryError("unreachable", "%s has no address" % self.name)
 
     def _get(self, url: str, repository: str, accept: Sequence[str]) -> Any:
         for again in (True, False):
@@ -203,7 +202,7 @@ class Registry:
         """A manifest or index, as bytes, and its type. Raises `RegistryError`."""
         with self.open(repository, "manifests/" + wanted, (*INDEX_TYPES, *MANIFEST_TYPES)) as response:
             data = response.read(LARGEST_MANIFEST + 1)
-            kind = str(response.headers.get("Content-Type") or "").split(";")[0].strip()
+            kind = str(response.headers.get("Content-Type") or "").partition(";")[0].strip()
             told = response.headers.get("Docker-Content-Digest")
         found = digest_of(data)
         expected = wanted if _DIGEST.match(wanted) else told or found

@@ -138,7 +138,7 @@ class Save:
         """Read the options."""
         self.module = module
         self.options = module.params
-        self.dest = os.path.abspath(os.path.expanduser(self.options["dest"]))
+        self.dest = os.path.abspath(self.options["dest"])
         self.federation = self.options["federation"]
         self.registries: Dict[str, _registry.Registry] = {}
 

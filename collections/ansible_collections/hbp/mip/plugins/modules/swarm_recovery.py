@@ -183,7 +183,6 @@ def judge(
         return "locked", "this manager is locked: its swarm uses autolock and the engine was restarted"
     expired = local.certificate and local.certificate.not_after < now
     if expired or "certificate has expired" in local.error or "certificates have expired" in local.error:
-        assert local.certificate or local.error
         until = _swarm.iso_time(local.certificate.not_after) if local.certificate else local.error
         return "certificate-expired", "the certificate of this node expired (%s)" % until
     if local.role == _swarm.MANAGER and wal:
@@ -291,7 +290,8 @@ class Recovery:
         wal = raft_log(self.root_dir) if manager else ""
         found = DAMAGED.search(self.service.why()) if manager else None
         if wal or found:
-            message = "the engine does not run, and the raft log of this manager is damaged: %s" % (wal or "it says %r" % found.group(0))  # type: ignore[union-attr]
+            evidence = wal or ("it says %r" % found.group(0) if found else "")
+            message = "the engine does not run, and the raft log of this manager is damaged: %s" % evidence
             return self._answer("raft-damaged", message, "stopped", public, [])
         return self._answer("engine-stopped", why, "stopped", public, [])
 

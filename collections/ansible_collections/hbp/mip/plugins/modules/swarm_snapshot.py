@@ -326,8 +326,7 @@ class Snapshot:
         before = local.public() if local else {"local_state": "engine does not run"}
         working = bool(local and local.state == _swarm.MANAGER and local.cluster_id == self.params["cluster_id"])
         foreign = bool(local and local.cluster_id and self.params["cluster_id"] and local.cluster_id != self.params["cluster_id"])
-        if foreign and not self.params["replace"]:
-            assert local is not None
+        if local and foreign and not self.params["replace"]:
             raise Refused(
                 "this node is in another swarm: %s; the copy is of %s. Nothing was changed. If that swarm is not needed, leave it first "
                 "(docker swarm leave --force), or ask for the replacement explicitly" % (local.cluster_id, self.params["cluster_id"])

@@ -46,7 +46,8 @@ def program() -> Any:
     name = "mip_site_kit_program"
     loader = importlib.machinery.SourceFileLoader(name, str(FILES / "mip-site-kit"))
     spec = importlib.util.spec_from_loader(name, loader)
-    assert spec
+    if not spec:
+        raise ImportError("%s cannot be read" % (FILES / "mip-site-kit"))
     module = importlib.util.module_from_spec(spec)
     # Its classes look for their module by name.
     sys.modules[name] = module
