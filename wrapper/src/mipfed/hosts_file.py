@@ -449,11 +449,7 @@ class HostsFile:
                 paths.write_atomically(target, self._mark + self.text)
             else:
                 draft.replace(target)
-                folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-                try:
-                    os.fsync(folder)
-                finally:
-                    os.close(folder)
+                paths.collection_module("plugin_utils._files").fsync_folder(target.parent)
         except OSError as error:
             raise MipfedError(ExitCode.FAILED, f"{paths.shown(self.path)} cannot be written: {error.strerror}") from None
         finally:

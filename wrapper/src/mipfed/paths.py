@@ -5,12 +5,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
 import re
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -102,27 +100,7 @@ def write_atomically(path: Path, text: str) -> None:
 
     :raises MipfedError: FAILED when it cannot be written.
     """
-    path = path.resolve()
-    draft: Path | None = None
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        draft = Path(name)
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            mask = os.umask(0)
-            os.umask(mask)
-            os.fchmod(stream.fileno(), path.stat().st_mode & 0o7777 if path.exists() else 0o666 & ~mask)
-            os.fsync(stream.fileno())
-        draft.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        collection_module("plugin_utils._files").write(path, text)
     except OSError as error:
         raise MipfedError(ExitCode.FAILED, f"{shown(path)} cannot be written: {error.strerror}") from None
-    finally:
-        if draft:
-            with contextlib.suppress(OSError):
-                draft.unlink()

@@ -12,7 +12,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.hbp.mip.plugins.filter.image_registry import image_registry
-from ansible_collections.hbp.mip.plugins.plugin_utils import _site_kit
+from ansible_collections.hbp.mip.plugins.plugin_utils import _files, _site_kit
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -59,8 +59,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 raise _site_kit.KitError(f"the passphrase in {phrase_file} has fewer than 16 characters")
         else:
             phrase = _site_kit.passphrase()
-            _site_kit.write_private(phrase_file, phrase + "\n")
+            _files.write(phrase_file, phrase + "\n", mode=0o600)
         made_by = f"{getpass.getuser()}@{platform.node()}"
         sealed = _site_kit.content(federation, node, image_registry(federation), secret, made_by)
-        _site_kit.write_private(path, _site_kit.build(sealed, phrase, key))
+        _files.write(path, _site_kit.build(sealed, phrase, key), mode=0o600)
         return {"path": str(path), "signer": _site_kit.fingerprint(key)}

@@ -5,33 +5,20 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.hbp.mip.plugins.plugin_utils._backup_set import fsync_folder, moment
+from ansible_collections.hbp.mip.plugins.plugin_utils import _files
+from ansible_collections.hbp.mip.plugins.plugin_utils._backup_set import moment
 from ansible_collections.hbp.mip.plugins.plugin_utils._swarm_record import read
 
 
 def write(path: Path, content: dict[str, str]) -> None:
     """Replace the file as a whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(prefix=".swarm-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            json.dump(content, stream, indent=1)
-            stream.write("\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(draft).chmod(0o644)
-        Path(draft).replace(path)
-        fsync_folder(path.parent)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise
+    _files.write(path, json.dumps(content, indent=1) + "\n", mode=0o644)
 
 
 def differs(known: str, cluster_id: str, name: str) -> str:

@@ -20,7 +20,6 @@ import re
 import secrets
 import shutil
 import tarfile
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -28,7 +27,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from ansible_collections.hbp.mip.plugins.plugin_utils import _age
+from ansible_collections.hbp.mip.plugins.plugin_utils import _age, _files
 
 FORMAT = 1
 SUFFIX = ".mipbackup"
@@ -71,15 +70,6 @@ def recipients(texts: Sequence[str]) -> list[_age.Recipient]:
         except _age.AgeError as error:
             raise BackupError(f"mip_backup.recipients, entry {number}: {error}") from None
     return found
-
-
-def fsync_folder(folder: Path) -> None:
-    """Write a folder's entries to disk."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def begin(folder: Path, federation: str) -> Path:
@@ -214,7 +204,7 @@ def seal(staging: Path, header: Mapping[str, Any], facts: Mapping[str, Any], tar
             stream.flush()
             os.fsync(stream.fileno())
         draft.replace(final)
-        fsync_folder(final.parent)
+        _files.fsync_folder(final.parent)
     except OSError as error:
         raise BackupError(f"{final}: {error.strerror}. The backup was not made; earlier ones are as they were") from None
     shutil.rmtree(staging)
@@ -459,7 +449,7 @@ def retain(folder: Path, federation: str, keep: int) -> list[str]:
     for path in gone:
         path.unlink()
     if gone:
-        fsync_folder(folder)
+        _files.fsync_folder(folder)
         with _catalogue(folder) as known:
             for path in gone:
                 known.pop(path.name, None)
@@ -487,13 +477,4 @@ def _catalogue(folder: Path) -> Iterator[dict[str, Any]]:
         fcntl.flock(guard, fcntl.LOCK_EX)
         known = _read_catalogue(folder)
         yield known
-        handle, draft = tempfile.mkstemp(prefix=".catalogue-", dir=folder)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                json.dump(known, stream, indent=1, sort_keys=True)
-                stream.flush()
-                os.fsync(stream.fileno())
-            Path(draft).replace(folder / CATALOGUE)
-        except BaseException:
-            Path(draft).unlink(missing_ok=True)
-            raise
+        _files.write(folder / CATALOGUE, json.dumps(known, indent=1, sort_keys=True), mode=0o600)

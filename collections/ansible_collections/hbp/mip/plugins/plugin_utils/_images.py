@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from typing import Any
 import yaml
 
 from ansible_collections.hbp.mip.plugins.module_utils import _registry
+from ansible_collections.hbp.mip.plugins.plugin_utils import _files
 from ansible_collections.hbp.mip.plugins.plugin_utils._problems import Problem, problem
 
 FILE = "images.lock"
@@ -115,20 +114,7 @@ def write(path: Path, text: str) -> bool:
         if path.read_text(encoding="utf-8") == text:
             return False
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    draft = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            mask = os.umask(0)
-            os.umask(mask)
-            os.fchmod(stream.fileno(), path.stat().st_mode & 0o7777 if path.exists() else 0o666 & ~mask)
-            os.fsync(stream.fileno())
-        draft.replace(path)
-    finally:
-        with contextlib.suppress(OSError):
-            draft.unlink()
+    _files.write(path, text)
     return True
 
 

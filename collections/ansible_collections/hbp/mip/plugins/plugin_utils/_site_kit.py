@@ -19,7 +19,6 @@ import os
 import secrets
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -195,17 +194,3 @@ def build(sealed_content: Mapping[str, Any], phrase: str, key: Path) -> str:
     signed: str = text + "\n" + module.END + _lines("#L", packed) + _lines("#S", sealed.encode("utf-8"))
     signature = sign(signed.encode("utf-8"), key)
     return signed + "".join(f"#G {line}\n" for line in signature.splitlines())
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file for its owner only, in one step."""
-    handle, name = tempfile.mkstemp(prefix=".mip-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink()
-        raise
