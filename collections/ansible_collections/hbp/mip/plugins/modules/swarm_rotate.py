@@ -167,7 +167,9 @@ class Authority:
 
         def finished() -> bool:
             with engine_call("read the state of the swarm"):
-                return not self.client.inspect_swarm().get("RootRotationInProgress")
+                going_on = self.client.inspect_swarm().get("RootRotationInProgress")
+            # The swarm is content with new certificates; the nodes get the new root, which alone makes the old one worthless, after that.
+            return not going_on and not self.behind()
 
         if not wait_until(finished, self.timeout):
             raise EngineError(
@@ -177,13 +179,13 @@ class Authority:
         return round(time.monotonic() - started, 1)
 
     def behind(self) -> List[str]:
-        """The names of the nodes whose certificate is not of the newest authority, as far as the manager knows."""
+        """The names of the nodes whose certificate or root is not of the newest authority, as far as the manager knows."""
         with engine_call("read the state of the swarm"):
-            wanted = (self.client.inspect_swarm().get("TLSInfo") or {}).get("CertIssuerPublicKey")
+            wanted = self.client.inspect_swarm().get("TLSInfo") or {}
         found = []
         for node in self.nodes():
-            shown = ((node.get("Description") or {}).get("TLSInfo") or {}).get("CertIssuerPublicKey")
-            if shown != wanted:
+            shown = (node.get("Description") or {}).get("TLSInfo") or {}
+            if any(shown.get(key) != wanted.get(key) for key in ("CertIssuerPublicKey", "TrustRoot")):
                 summary = _swarm.node_summary(node)
                 found.append(str(summary["name"] or summary["hostname"]))
         return sorted(found)
