@@ -9,9 +9,9 @@ from __future__ import annotations
 import fcntl
 import threading
 import time
-from typing import IO, TYPE_CHECKING, Any, Callable, Dict, List, Optional, Set, Tuple
+from typing import IO, TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Optional, Set, Tuple
 
-from ansible_collections.hbp.mip.plugins.module_utils import _services
+from ansible_collections.hbp.mip.plugins.module_utils import _services, _swarm
 from ansible_collections.hbp.mip.plugins.module_utils._engine import EngineError, connect, engine_call, hide_secrets
 
 if TYPE_CHECKING:
@@ -32,6 +32,14 @@ CREATED = "created"
 UPDATED = "updated"
 UNCHANGED = "unchanged"
 FAILED = "failed"
+
+
+class Rejected(Exception):
+    """Nothing was done, for one or several reasons."""
+
+    def __init__(self, reasons: List[str]) -> None:
+        super().__init__("; ".join(reasons))
+        self.reasons = reasons
 
 
 class Item:
@@ -85,6 +93,37 @@ def read_tasks(client: Any, ids: List[str]) -> Dict[str, List[Dict[str, Any]]]:
     return result
 
 
+def present_items(wanted: Iterable[Tuple[str, int]], project: str, services: List[Dict[str, Any]], skip_absent: bool = False) -> List[Item]:
+    """The services that `wanted` names with their waves, in that order. Raises `Rejected` with everything that is wrong with them."""
+    wanted = list(wanted)
+    names = [name for name, _unused in wanted]
+    reasons = ["service %s: given more than once" % name for name in sorted({name for name in names if names.count(name) > 1})]
+    by_name = {service["Spec"]["Name"]: service for service in services}
+    items = []
+    for name, wave in wanted:
+        service = by_name.get(name)
+        if service is None and skip_absent:
+            continue
+        if service is None:
+            ours = sorted(known for known, found in by_name.items() if not _services.not_ours(found, project))
+            reasons.append(
+                "service %s: the swarm does not have it (the federation %s has: %s). Next: mipfed deploy"
+                % (name, project, ", ".join(ours) or "none")
+            )
+            continue
+        problem = _services.not_ours(service, project)
+        if not problem and "Replicated" not in (service["Spec"].get("Mode") or {"Replicated": {}}):
+            problem = "service %s: it is not a replicated service. Next: mipfed deploy" % name
+        if problem:
+            reasons.append(problem)
+            continue
+        options = {"name": name, "node": _services.pinned_to(service["Spec"]), "wave": wave, "wait": True}
+        items.append(Item(options, service["Spec"], service))
+    if reasons:
+        raise Rejected(reasons)
+    return items
+
+
 class Rollout:
     """Services that are being changed, on one manager."""
 
@@ -105,6 +144,11 @@ class Rollout:
         with engine_call("list the services of the swarm"):
             found = self.client.services(filters={"label": "%s=%s" % (_services.PROJECT_LABEL, self.project)})
         return {str(service["ID"]): service for service in found}
+
+    def read_nodes(self) -> None:
+        """Look at the nodes of the swarm anew."""
+        with engine_call("list the nodes of the swarm"):
+            self.nodes = {node["id"]: node for node in map(_swarm.node_summary, self.client.nodes())}
 
     def read_tasks(self, items: List[Item]) -> Dict[str, List[Dict[str, Any]]]:
         """Tasks of `items` by service ID."""

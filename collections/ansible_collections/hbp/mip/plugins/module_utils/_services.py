@@ -631,3 +631,10 @@ def replicas_of(spec: Mapping[str, Any]) -> int:
     """How many tasks a replicated service shall have."""
     value = ((spec.get("Mode") or {}).get("Replicated") or {}).get("Replicas")
     return 1 if value is None else int(value)
+
+
+def forced(spec: Mapping[str, Any]) -> Dict[str, Any]:
+    """A copy of `spec` whose tasks the swarm takes for new ones, though nothing in them differs."""
+    result = copy.deepcopy(dict(spec))
+    result["TaskTemplate"]["ForceUpdate"] = int(result["TaskTemplate"].get("ForceUpdate") or 0) + 1
+    return result

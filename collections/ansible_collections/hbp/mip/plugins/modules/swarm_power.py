@@ -168,7 +168,9 @@ from ansible_collections.hbp.mip.plugins.module_utils._rollout import (
     FAILED,
     UNCHANGED,
     Item,
+    Rejected,
     Rollout,
+    present_items,
     read_tasks,
     wait_for_turn,
 )
@@ -178,39 +180,6 @@ STOPPED = "stopped"
 WAITING = "waiting"
 
 _PAUSE_SECONDS = 0.5
-
-
-class Rejected(Exception):
-    """Nothing was done, for one or several reasons."""
-
-    def __init__(self, reasons: List[str]) -> None:
-        super().__init__("; ".join(reasons))
-        self.reasons = reasons
-
-
-def build_items(wanted: List[Dict[str, Any]], project: str, services: List[Dict[str, Any]]) -> List[Item]:
-    """The services that `wanted` names, in that order. Raises `Rejected` with everything that is wrong with them."""
-    names = [str(entry["name"]) for entry in wanted]
-    reasons = ["service %s: given more than once" % name for name in sorted({name for name in names if names.count(name) > 1})]
-    by_name = {service["Spec"]["Name"]: service for service in services}
-    items = []
-    for entry in wanted:
-        name = str(entry["name"])
-        service = by_name.get(name)
-        if service is None:
-            reasons.append("service %s: the swarm does not have it. Next: mipfed deploy" % name)
-            continue
-        problem = _services.not_ours(service, project)
-        if not problem and "Replicated" not in (service["Spec"].get("Mode") or {"Replicated": {}}):
-            problem = "service %s: it is not a replicated service. Next: mipfed deploy" % name
-        if problem:
-            reasons.append(problem)
-            continue
-        options = {"name": name, "node": _services.pinned_to(service["Spec"]), "wave": entry["wave"], "wait": True}
-        items.append(Item(options, service["Spec"], service))
-    if reasons:
-        raise Rejected(reasons)
-    return items
 
 
 def is_running(item: Item) -> bool:
@@ -289,7 +258,7 @@ class Power(Rollout):
                 wanted = _stopped.started(spec)
                 if given_up:
                     # Nobody starts it again, unless its tasks are wanted anew.
-                    wanted["TaskTemplate"]["ForceUpdate"] = int(wanted["TaskTemplate"].get("ForceUpdate") or 0) + 1
+                    wanted = _services.forced(wanted)
             item.start_waiting(wanted, tasks if wanted != spec else [])
             return wanted
 
@@ -305,8 +274,7 @@ class Power(Rollout):
         deadline = time.monotonic() + self.timeout
         waiting = list(items)
         while waiting:
-            with engine_call("list the nodes of the swarm"):
-                self.nodes = {node["id"]: node for node in map(_swarm.node_summary, self.client.nodes())}
+            self.read_nodes()
             tasks = self.read_tasks(waiting)
             for item in list(waiting):
                 item.tasks = tasks.get(item.service_id, [])
@@ -374,7 +342,8 @@ def main() -> None:
         _managers.require(client)
         turn = None if module.check_mode else wait_for_turn(params["project"], 2 * params["timeout"])
         with engine_call("list the services of the swarm"):
-            items = build_items(params["services"], params["project"], client.services())
+            wanted = [(str(entry["name"]), int(entry["wave"])) for entry in params["services"]]
+            items = present_items(wanted, params["project"], client.services())
         power = Power(module, client, [])
         power.plan(items)
     except Rejected as error:

@@ -144,7 +144,6 @@ services:
 """
 
 import calendar
-import copy
 import math
 import re
 import time
@@ -154,7 +153,16 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.hbp.mip.plugins.module_utils import _managers, _services, _swarm
 from ansible_collections.hbp.mip.plugins.module_utils._engine import EngineError, engine_call, hide_secrets, open_engine
-from ansible_collections.hbp.mip.plugins.module_utils._rollout import FAILED, UPDATED, Item, Rollout, read_tasks, wait_for_turn
+from ansible_collections.hbp.mip.plugins.module_utils._rollout import (
+    FAILED,
+    UPDATED,
+    Item,
+    Rejected,
+    Rollout,
+    present_items,
+    read_tasks,
+    wait_for_turn,
+)
 
 RESTARTED = "restarted"
 FRESH = "fresh"
@@ -162,14 +170,6 @@ STOPPED = "stopped"
 WAITING = "waiting"
 
 _TIME = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?Z$")
-
-
-class Rejected(Exception):
-    """Nothing was restarted, for one or several reasons."""
-
-    def __init__(self, reasons: List[str]) -> None:
-        super().__init__("; ".join(reasons))
-        self.reasons = reasons
 
 
 def seconds_of(value: Any, where: str) -> float:
@@ -185,42 +185,6 @@ def seconds_of(value: Any, where: str) -> float:
     if isinstance(value, bool) or not math.isfinite(seconds):
         raise Rejected(["%s: %r is neither a number of seconds since 1970 nor a time such as 2026-01-31T12:00:00Z" % (where, value)])
     return seconds
-
-
-def forced(spec: Mapping[str, Any]) -> Dict[str, Any]:
-    """A copy of `spec` whose tasks the swarm takes for new ones, though nothing in them differs."""
-    result = copy.deepcopy(dict(spec))
-    result["TaskTemplate"]["ForceUpdate"] = int(result["TaskTemplate"].get("ForceUpdate") or 0) + 1
-    return result
-
-
-def build_items(names: List[str], project: str, services: List[Dict[str, Any]], skip_absent: bool = False) -> List[Item]:
-    """The services called `names`, in that order. Raises `Rejected` with everything that is wrong with them."""
-    reasons = ["service %s: given more than once" % name for name in sorted({name for name in names if names.count(name) > 1})]
-    by_name = {service["Spec"]["Name"]: service for service in services}
-    items = []
-    for name in names:
-        service = by_name.get(name)
-        if service is None and skip_absent:
-            continue
-        if service is None:
-            ours = sorted(known for known, found in by_name.items() if not _services.not_ours(found, project))
-            reasons.append(
-                "service %s: the swarm does not have it (the federation %s has: %s). Next: mipfed deploy"
-                % (name, project, ", ".join(ours) or "none")
-            )
-            continue
-        problem = _services.not_ours(service, project)
-        if not problem and "Replicated" not in (service["Spec"].get("Mode") or {"Replicated": {}}):
-            problem = "service %s: it is not a replicated service. Next: mipfed deploy" % name
-        if problem:
-            reasons.append(problem)
-            continue
-        options = {"name": name, "node": _services.pinned_to(service["Spec"]), "wave": 0, "wait": True}
-        items.append(Item(options, service["Spec"], service))
-    if reasons:
-        raise Rejected(reasons)
-    return items
 
 
 def is_fresh(item: Item, older_than: Optional[float]) -> bool:
@@ -273,7 +237,7 @@ class Restart(Rollout):
             return
 
         def change(spec: Dict[str, Any]) -> Dict[str, Any]:
-            item.start_waiting(forced(spec), read_tasks(self.client, [item.service_id])[item.service_id])
+            item.start_waiting(_services.forced(spec), read_tasks(self.client, [item.service_id])[item.service_id])
             return item.spec
 
         try:
@@ -286,8 +250,7 @@ class Restart(Rollout):
 
     def obstacle(self, item: Item) -> Optional[_services.Failure]:
         """Why the only node for the tasks of `item` cannot take a new one: the running ones would be ended for nothing."""
-        with engine_call("list the nodes of the swarm"):
-            self.nodes = {node["id"]: node for node in map(_swarm.node_summary, self.client.nodes())}
+        self.read_nodes()
         if not item.node:
             return None
         named = [node for node in self.nodes.values() if node["name"] == item.node]
@@ -352,7 +315,7 @@ def main() -> None:
         if unknown:
             raise Rejected(["older_than.%s: services does not name it" % name for name in unknown])
         with engine_call("list the services of the swarm"):
-            items = build_items(names, project, client.services(), module.params["skip_absent"])
+            items = present_items([(name, 0) for name in names], project, client.services(), module.params["skip_absent"])
         restart = Restart(module, client, [])
         restart.plan(items, older_than)
     except Rejected as error:

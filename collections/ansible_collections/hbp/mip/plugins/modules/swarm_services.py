@@ -457,6 +457,7 @@ from ansible_collections.hbp.mip.plugins.module_utils._rollout import (
     UNCHANGED,
     UPDATED,
     Item,
+    Rejected,
     Rollout,
     read_tasks,
     service_arguments,
@@ -475,14 +476,6 @@ class View(NamedTuple):
     secrets: Dict[str, str]
     configs: Dict[str, str]
     nodes: List[Dict[str, Any]]
-
-
-class Rejected(Exception):
-    """Nothing was changed, for one or several reasons."""
-
-    def __init__(self, reasons: List[str]) -> None:
-        super().__init__("; ".join(reasons))
-        self.reasons = reasons
 
 
 def read_view(client: Any, options: List[Dict[str, Any]]) -> View:

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from ansible_collections.hbp.mip.plugins.module_utils import _services
-from ansible_collections.hbp.mip.plugins.module_utils._rollout import UPDATED, Item
+from ansible_collections.hbp.mip.plugins.module_utils._rollout import UPDATED, Item, Rejected, present_items
 from ansible_collections.hbp.mip.plugins.modules import swarm_restart
-from ansible_collections.hbp.mip.plugins.modules.swarm_restart import Rejected, Restart
+from ansible_collections.hbp.mip.plugins.modules.swarm_restart import Restart
 
 NODE = {"id": "n1", "name": "wk-1", "hostname": "h", "status": "ready", "availability": "active"}
 
@@ -25,7 +25,7 @@ def service(name: str = "wk-1_exareme", **changes: Any) -> dict[str, Any]:
 
 
 def item(**changes: Any) -> Item:
-    return swarm_restart.build_items(["wk-1_exareme"], "lab", [service(**changes)])[0]
+    return present_items([("wk-1_exareme", 0)], "lab", [service(**changes)])[0]
 
 
 def task(task_id: str, spec: dict[str, Any], state: str = "running", **status: Any) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def test_no_times(value: Any) -> None:
 
 
 def test_order_and_node() -> None:
-    items = swarm_restart.build_items(["b", "c", "a"], "lab", [service("a"), service("b"), service("c", constraints=[])])
+    items = present_items([("b", 0), ("c", 0), ("a", 0)], "lab", [service("a"), service("b"), service("c", constraints=[])])
     assert [(found.name, found.node) for found in items] == [("b", "wk-1"), ("c", ""), ("a", "wk-1")]
 
 
@@ -74,7 +74,7 @@ def test_everything_wrong_is_told() -> None:
     everywhere["Spec"]["Mode"] = {"Global": {}}
     names = ["theirs", "other", "everywhere", "gone", "a", "a"]
     with pytest.raises(Rejected) as caught:
-        swarm_restart.build_items(names, "lab", [theirs, other, everywhere, service("a")])
+        present_items([(name, 0) for name in names], "lab", [theirs, other, everywhere, service("a")])
     assert [reason.split(":")[0] for reason in caught.value.reasons] == [
         f"service {name}" for name in ("a", "theirs", "other", "everywhere", "gone")
     ]
@@ -87,8 +87,8 @@ def test_everything_wrong_is_told() -> None:
 def test_forced_changes_only_the_counter() -> None:
     spec = service()["Spec"]
     del spec["TaskTemplate"]["ForceUpdate"]
-    once = swarm_restart.forced(spec)
-    twice = swarm_restart.forced(once)
+    once = _services.forced(spec)
+    twice = _services.forced(once)
     assert (once["TaskTemplate"]["ForceUpdate"], twice["TaskTemplate"]["ForceUpdate"]) == (1, 2)
     assert _services.canonical(twice) == _services.canonical(spec)
     assert _services.tasks_are_replaced(spec, once) and _services.tasks_are_replaced(once, twice)
@@ -147,20 +147,20 @@ class TestJudging:
     def judge(self, state: str, tasks: list[dict[str, Any]]) -> tuple[bool, Item, Restart]:
         wanted, rollout = item(), restart()
         before = wanted.spec
-        wanted.start_waiting(swarm_restart.forced(before), [task("01", before)])
+        wanted.start_waiting(_services.forced(before), [task("01", before)])
         wanted.action, wanted.applied, wanted.replaces_tasks, wanted.tasks = UPDATED, True, True, tasks
         present = wanted.spec if state in ("updating", "completed") else before
         up = rollout.is_up(wanted, {"ID": wanted.service_id, "Spec": present, "UpdateStatus": {"State": state, "Message": "m"}}, 100.0)
         return up, wanted, rollout
 
     def test_normal(self) -> None:
-        old, new = item().spec, swarm_restart.forced(item().spec)
+        old, new = item().spec, _services.forced(item().spec)
         assert not self.judge("updating", [task("02", new)])[0]
         assert not self.judge("completed", [task("01", old)])[0]
         assert self.judge("completed", [task("02", new), task("01", old, "shutdown")])[0]
 
     def test_second_container_runs(self) -> None:
-        old, new = item().spec, swarm_restart.forced(item().spec)
+        old, new = item().spec, _services.forced(item().spec)
         crashed = task("02", new, "failed", Err="task: non-zero exit (1)")
         assert not self.judge("rollback_started", [crashed, task("03", old, "starting")])[0]
         up, wanted, rollout = self.judge("rollback_completed", [crashed, task("03", old)])
@@ -171,7 +171,7 @@ class TestJudging:
         assert not self.judge("rollback_completed", [crashed, task("01", old)])[0]
 
     def test_none_runs(self) -> None:
-        old, new = item().spec, swarm_restart.forced(item().spec)
+        old, new = item().spec, _services.forced(item().spec)
         up, wanted, _unused = self.judge(
             "rollback_paused",
             [task("02", new, "failed", Err="task: non-zero exit (1)"), task("03", old, "failed", Err="task: non-zero exit (2)")],
@@ -181,7 +181,7 @@ class TestJudging:
 
 
 def test_services_that_are_not_there_may_be_left_out() -> None:
-    items = swarm_restart.build_items(["a", "gone"], "lab", [service("a")], skip_absent=True)
+    items = present_items([("a", 0), ("gone", 0)], "lab", [service("a")], skip_absent=True)
     assert [item.name for item in items] == ["a"]
     with pytest.raises(Rejected, match="the swarm does not have it"):
-        swarm_restart.build_items(["a", "gone"], "lab", [service("a")])
+        present_items([("a", 0), ("gone", 0)], "lab", [service("a")])

@@ -15,7 +15,8 @@ import pytest
 from ansible_collections.hbp.mip.plugins.module_utils import _rollout, _services
 from ansible_collections.hbp.mip.plugins.module_utils._rollout import Item
 from ansible_collections.hbp.mip.plugins.modules import swarm_services
-from ansible_collections.hbp.mip.plugins.modules.swarm_services import Deployment, Images, Rejected, View
+from ansible_collections.hbp.mip.plugins.module_utils._rollout import Rejected
+from ansible_collections.hbp.mip.plugins.modules.swarm_services import Deployment, Images, View
 
 DIGEST = "sha256:" + "1" * 64
 OTHER = "sha256:" + "2" * 64
