@@ -318,6 +318,7 @@ def link_fault(site: Site, fault: dict[str, Any]) -> str:
     return "; ".join([f"not found between {each}" for each in missing] + [f"besides: {each}" for each in others])
 
 
+@pytest.mark.timeout(900)
 def test_faults(site: Site) -> None:
     """At least 95 of 100 faults are found and attributed to the right host and cause."""
     wrong, began = {}, time.monotonic()
@@ -336,6 +337,7 @@ def test_faults(site: Site) -> None:
     assert share >= 0.95, wrong
 
 
+@pytest.mark.timeout(900)
 def test_no_false_alarm(site: Site) -> None:
     """Healthy machines and links, again and again."""
     slowest, alarms = 0.0, []
