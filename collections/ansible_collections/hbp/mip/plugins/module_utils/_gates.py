@@ -412,7 +412,7 @@ def _swarm(facts: dict[str, Any], wanted: Wanted, found: Findings) -> None:
     state = swarm["state"]
     reason = ": %s" % swarm["error"] if swarm["error"] else ""
     if state == "locked":
-        found.problem("swarm-locked", "this node's swarm is locked%s" % reason, "sudo docker swarm unlock")
+        found.problem("swarm-locked", "this manager is locked since its engine was restarted (autolock)%s" % reason, "mipfed unlock")
     elif state == "pending":
         found.problem(
             "swarm-pending",

@@ -230,7 +230,7 @@ def state_problem(local: LocalState) -> Tuple[str, str]:
     if local.state == LOCKED:
         return (
             "this manager is locked: its swarm uses autolock and the engine was restarted",
-            "docker swarm unlock (the key is in the vault of the federation)",
+            "mipfed unlock (the key is in the vault of the federation)",
         )
     if local.state == NO_QUORUM:
         return (

@@ -32,19 +32,35 @@ def marked(spec: Mapping[str, Any], given: bool) -> Dict[str, Any]:
     return dict(spec, Labels=labels)
 
 
-def update(client: Any, change: Callable[[Dict[str, Any]], Dict[str, Any]], what: str, worker: bool = False, manager: bool = False) -> None:
-    """Give the swarm the specification that `change` makes of it; `worker` and `manager` replace these tokens. Raises `EngineError`."""
+def update(
+    client: Any,
+    change: Callable[[Dict[str, Any]], Dict[str, Any]],
+    what: str,
+    worker: bool = False,
+    manager: bool = False,
+    unlock_key: bool = False,
+) -> None:
+    """Give the swarm the specification that `change` makes of it; `worker`, `manager` and `unlock_key` replace these secrets.
+
+    Raises `EngineError`.
+    """
     for attempt in (1, 2, 3, 4, 5):
         with engine_call("read the swarm"):
             swarm = client.inspect_swarm()
         try:
             with engine_call(what):
-                client.update_swarm(
-                    version=swarm["Version"]["Index"],
-                    swarm_spec=change(swarm),
-                    rotate_worker_token=worker,
-                    rotate_manager_token=manager,
+                # Older SDKs have no argument for the unlock key.
+                response = client._post_json(
+                    client._url("/swarm/update"),
+                    data=change(swarm),
+                    params={
+                        "version": swarm["Version"]["Index"],
+                        "rotateWorkerToken": worker,
+                        "rotateManagerToken": manager,
+                        "rotateManagerUnlockKey": unlock_key,
+                    },
                 )
+                client._raise_for_status(response)
             return
         except EngineError as error:
             # Nodes that join at the same time write the swarm, too.

@@ -291,7 +291,7 @@ def test_locked_manager(alone: Engines) -> None:
     for arguments in ({"init": True}, {"init": True, "cluster_id": created["cluster_id"]}, {"probe": True}, {"state": "absent"}):
         message = refuse("swarm_member", manager, role="manager", **arguments)
         assert "locked" in message or "is a manager" in message
-    assert "docker swarm unlock" in refuse("swarm_member", manager, init=True, role="manager")
+    assert "mipfed unlock" in refuse("swarm_member", manager, init=True, role="manager")
     others: tuple[tuple[str, dict[str, Any]], ...] = (
         ("swarm_token", {}),
         ("swarm_nodes", {"nodes": []}),
@@ -300,7 +300,7 @@ def test_locked_manager(alone: Engines) -> None:
         ("swarm_restart", {"project": "x", "services": []}),
     )
     for module, options in others:
-        assert "docker swarm unlock" in refuse(module, manager, **options)
+        assert "mipfed unlock" in refuse(module, manager, **options)
     info = succeed("swarm_info", manager)
     assert info["local_state"] == "locked"
     assert [item["code"] for item in info["problems"]] == ["locked"]

@@ -59,7 +59,7 @@ def test_a_good_member() -> None:
         (local("manager", cluster_id=THEIRS), {}, "docker swarm leave --force"),
         (local("locked", cluster_id=THEIRS), {}, "another swarm"),
         (local("locked"), {}, "this manager is locked"),
-        (local("locked"), {}, "Next: docker swarm unlock"),
+        (local("locked"), {}, "Next: mipfed unlock"),
         (local("no-quorum", error="does not have a leader"), {}, "no majority of its managers: does not have a leader"),
         (local("pending"), {}, "has begun to join a swarm and has not finished"),
         (local("pending"), {}, "docker swarm leave"),
