@@ -204,11 +204,14 @@ def deploy(session: Session, ignore_check: IgnoreCheck = None) -> Outcome:
     outcome.result = {
         "changed": changed,
         "changes": [change.as_dict(with_diff=session.options.diff) for change in collector.changes],
+        "drained": collector.resting,
     }
     if outcome.exit_code is ExitCode.OK:
-        outcome.text = lambda out: out.print(
-            f"Deployed {session.source.name}: {changed} change{'s' * (changed != 1)}." if changed else "Nothing to do.", markup=False
-        )
+        lines = [f"Deployed {session.source.name}: {changed} change{'s' * (changed != 1)}." if changed else "Nothing to do."]
+        lines += [
+            f"{node} is drained: its engine stays stopped until `{session.call(f'node activate {node}')}`." for node in collector.resting
+        ]
+        outcome.text = lambda out: out.print("\n".join(lines), markup=False)
         outcome.next = session.call("verify")
     return outcome
 

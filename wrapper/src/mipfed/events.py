@@ -158,6 +158,8 @@ class Collector:
         self.reports: dict[str, Any] = {}
         #: The last answer of hbp.mip.federation_lock, without Ansible's own keys.
         self.lock: dict[str, Any] | None = None
+        #: Drained nodes, whose services hbp.mip.swarm_services did not wait for.
+        self.resting: list[str] = []
         #: What hbp.mip.cde_consolidate would change in the metadata: the name of each file, and the difference as unified text.
         self.metadata: list[tuple[str, str]] = []
         self.durations: dict[str, float] = {}
@@ -264,6 +266,8 @@ class Collector:
             yield Step("report", host=host.name, task=host.task, report=report)
         if str(data.get("resolved_action") or data.get("task_action")) == "hbp.mip.federation_lock" and "held" in res:
             self.lock = {name: res[name] for name in _LOCK if name in res}
+        if str(data.get("resolved_action") or data.get("task_action")) == "hbp.mip.swarm_services":
+            self.resting = [str(name) for name in res.get("resting") or self.resting]
         if str(data.get("resolved_action") or data.get("task_action")) == "hbp.mip.cde_consolidate" and res.get("diff"):
             # Whether something changed on the pusher says nothing about what the nodes are going to get.
             entries = res["diff"] if isinstance(res["diff"], list) else [res["diff"]]

@@ -81,6 +81,8 @@ def _engine(
     role = node["kind"]
     return {
         **_service(federation, node, suffix, wave, reachable),
+        # Only a hospital's node can be drained and the federation still be one.
+        "may_rest": role == "worker",
         "image": image_for(federation, node, engine["image"]),
         "env": {
             **{key: str(value) for key, value in engine["environment"].items()},

@@ -54,6 +54,10 @@ options:
         description: Wait until it runs. With V(false), for a node that cannot be reached now, it is applied only.
         type: bool
         default: true
+      may_rest:
+        description: Is it all right that its node is drained? Then it is applied only, and named in RV(resting).
+        type: bool
+        default: false
       image:
         description: Image with tag or digest.
         type: str
@@ -438,13 +442,18 @@ orphans:
   returned: always
   type: list
   elements: str
+resting:
+  description: Nodes that are drained, so that their services were not waited for.
+  returned: success
+  type: list
+  elements: str
 manager_lost:
   description: This host is no working manager of the swarm; another one can be asked.
   returned: when that is why it failed
   type: bool
 """
 
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Collection, Dict, List, NamedTuple, Optional, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -644,6 +653,15 @@ class Deployment(Rollout):
 
     # --- waves
 
+    def let_rest(self, names: Collection[str]) -> List[str]:
+        """Wait for none of these services whose node is drained, which somebody wanted; returns the names of the nodes."""
+        drained = {node["name"] for node in self.nodes.values() if node["availability"] == "drain"}
+        working = {node["name"] for node in self.nodes.values() if node["availability"] != "drain"}
+        found = [item for item in self.items if item.name in names and item.wait and item.node in drained - working]
+        for item in found:
+            item.wait = False
+        return sorted({item.node for item in found})
+
     def run(self) -> bool:
         """Apply all waves. Returns whether everything that is waited for runs."""
         if not any(item.action == UPDATED for item in self.items):
@@ -773,6 +791,7 @@ _SERVICE_OPTIONS: Dict[str, Any] = {
     "node": {"type": "str", "default": ""},
     "wave": {"type": "int", "default": 0},
     "wait": {"type": "bool", "default": True},
+    "may_rest": {"type": "bool", "default": False},
     "image": {"type": "str", "required": True},
     "command": {"type": "list", "elements": "str", "default": []},
     "args": {"type": "list", "elements": "str", "default": []},
@@ -927,6 +946,7 @@ def main() -> None:
     diff = diff_of(items, removed, view.networks)
     changed = bool(removed) or any(item.action != UNCHANGED for item in items)
     deployment = Deployment(module, client, items, view.nodes)
+    resting = deployment.let_rest({str(option["name"]) for option in options if option["may_rest"]})
     deployment.network_names = {network_id: name for name, network_id in view.networks.items()}
     if not module.check_mode:
         apply(module, deployment, removed, diff)
@@ -937,6 +957,7 @@ def main() -> None:
         services=[deployment.result(item, module.check_mode) for item in items]
         + [{"name": service["Spec"]["Name"], "node": "", "id": service["ID"], "action": REMOVED, "error": ""} for service in removed],
         orphans=sorted(service["Spec"]["Name"] for service in orphans),
+        resting=resting,
         diff=diff,
     )
 

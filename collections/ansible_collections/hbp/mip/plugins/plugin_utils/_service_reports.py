@@ -130,6 +130,11 @@ def _engine(answers: Mapping[str, Any], master: str, resting: bool) -> tuple[dic
     return engine, [problem(master, entry["code"], entry["message"], entry.get("fix", "")) for entry in entries]
 
 
+def _drained(nodes: Iterable[Mapping[str, Any]], master: str) -> list[str]:
+    """Return the names of the nodes that somebody drained and that are there; a drained master is nothing that anybody can want."""
+    return [node["name"] for node in nodes if node["availability"] == "drain" and node["name"] != master]
+
+
 def status(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
     """Judge how the federation is: swarm, nodes, services, the engine's API.
 
@@ -222,6 +227,12 @@ def status(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
     resting = any(service["node"] == master and service["component"] in ("engine", "keystore") for service in stopped)
     report["engine"], wrong = _engine(data.get("engine") or {}, master, resting)
     problems += wrong
+    drained = _drained(report["nodes"], master)
+    report["notices"] += [
+        problem(name, "drained", "is drained: its engine stays stopped", f"mipfed -f {federation['name']} node activate {name}")
+        for name in drained
+    ]
+    problems[:] = [entry for entry in problems if entry["code"] not in ("node-drain", "service-down") or entry["node"] not in drained]
     kept = [entry for entry in problems if not _node_reports.about(entry["message"], away)]
     if only:
         kept = [entry for entry in kept if entry["node"] in only]

@@ -13,9 +13,8 @@ import docker.errors
 import pytest
 
 from ansible_collections.hbp.mip.plugins.module_utils import _rollout, _services
-from ansible_collections.hbp.mip.plugins.module_utils._rollout import Item
+from ansible_collections.hbp.mip.plugins.module_utils._rollout import Item, Rejected
 from ansible_collections.hbp.mip.plugins.modules import swarm_services
-from ansible_collections.hbp.mip.plugins.module_utils._rollout import Rejected
 from ansible_collections.hbp.mip.plugins.modules.swarm_services import Deployment, Images, View
 
 DIGEST = "sha256:" + "1" * 64
@@ -161,6 +160,21 @@ def test_digest_is_kept_without_a_registry() -> None:
     items = swarm_services.build_items([wanted, options("new")], "lab", VIEW._replace(services=[before]))
     swarm_services.pin_images(items, None)
     assert [_services.image_of(item.spec) for item in items] == [f"r:5000/x:1@{OTHER}", "r:5000/x:1"]
+
+
+def test_only_what_may_rest_rests_and_only_where_every_node_of_the_name_is_drained() -> None:
+    nodes = [
+        {"id": "n1", "name": "wk-1", "availability": "drain"},
+        {"id": "n2", "name": "wk-2", "availability": "active"},
+        {"id": "n3", "name": "wk-3", "availability": "drain"},
+        {"id": "n4", "name": "wk-3", "availability": "active"},
+        {"id": "n5", "name": "ms", "availability": "drain"},
+    ]
+    wanted = [options(f"{name}_x", node=name) for name in ("wk-1", "wk-2", "wk-3", "ms")]
+    items = swarm_services.build_items(wanted, "lab", VIEW)
+    module: Any = SimpleNamespace(params={"timeout": 60, "settle": 2, "project": "lab"})
+    assert Deployment(module, None, items, nodes).let_rest({"wk-1_x", "wk-2_x", "wk-3_x"}) == ["wk-1"]
+    assert {item.node: item.wait for item in items} == {"wk-1": False, "wk-2": True, "wk-3": True, "ms": True}
 
 
 class TestJudging:

@@ -106,6 +106,26 @@ def test_what_is_stopped_on_purpose_is_told_and_is_no_problem() -> None:
     assert report["notices"][0]["fix"] == "mipfed -f hosp start"
 
 
+def test_a_drained_hospital_is_told_and_is_no_problem_but_a_drained_master_is() -> None:
+    said = [
+        {"code": "node-drain", "message": "the node {} (id) takes no tasks: its availability is drain", "fix": "f"},
+        {"code": "service-down", "message": "the service {}_exareme on {} runs 0 of 1 tasks: no suitable node", "fix": "f"},
+    ]
+    seen = data()
+    view = seen["nodes"]["ms"]["swarm"]
+    view["nodes"][2]["availability"] = "drain"
+    view["problems"] = [{**entry, "message": entry["message"].replace("{}", "b")} for entry in said]
+    report = status(federation(), seen)
+    assert (report["ok"], report["problems"]) == (True, [])
+    assert [(entry["node"], entry["code"], entry["fix"]) for entry in report["notices"]] == [
+        ("b", "drained", "mipfed -f hosp node activate b")
+    ]
+    view["nodes"][0]["availability"] = "drain"
+    view["problems"].append({**said[0], "message": said[0]["message"].replace("{}", "ms")})
+    report = status(federation(), seen)
+    assert codes(report["problems"]) == [("ms", "node-drain")]
+
+
 def test_the_api_is_a_part_of_it() -> None:
     seen = data()
     problem = {"code": "node-missing", "message": "b is not active", "fix": "look"}
