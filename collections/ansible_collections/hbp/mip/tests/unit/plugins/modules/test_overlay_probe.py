@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.hbp.mip.plugins.module_utils import _netlink, _probe
+from ansible_collections.hbp.mip.tests.helpers import namespaces
 from ansible_collections.hbp.mip.tests.unit.plugins.modules.module_process import result_of, run_module, start_module
 
 needs_namespaces = pytest.mark.skipif(
@@ -196,31 +197,22 @@ class Namespaces:
     def __init__(self, count: int) -> None:
         self.processes: list[subprocess.Popen[bytes]] = []
         self.bridge = self._process()
-        self._in(self.bridge, "ip link add br0 type bridge && ip link set br0 up")
+        namespaces.inside(self.bridge, "ip link add br0 type bridge && ip link set br0 up")
         self.pids = []
         for number in range(1, count + 1):
             pid = self._process()
             self.pids.append(pid)
-            self._in(self.bridge, f"ip link add v{number} type veth peer name eth0 netns {pid} && ip link set v{number} master br0 up")
-            self._in(pid, f"ip link set lo up && ip addr add 10.9.8.{number}/24 dev eth0 && ip link set eth0 up")
+            namespaces.inside(
+                self.bridge, f"ip link add v{number} type veth peer name eth0 netns {pid} && ip link set v{number} master br0 up"
+            )
+            namespaces.inside(pid, f"ip link set lo up && ip addr add 10.9.8.{number}/24 dev eth0 && ip link set eth0 up")
 
     def _process(self) -> int:
-        process = subprocess.Popen(["unshare", "-n", "sleep", "600"])
-        self.processes.append(process)
-        own = os.readlink("/proc/self/ns/net")
-        deadline = time.monotonic() + 10
-        while os.readlink(f"/proc/{process.pid}/ns/net") == own and time.monotonic() < deadline:
-            time.sleep(0.01)
-        return process.pid
-
-    @staticmethod
-    def _in(pid: int, command: str) -> str:
-        done = subprocess.run(["nsenter", f"--net=/proc/{pid}/ns/net", "sh", "-c", command], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        self.processes.append(namespaces.hold())
+        return self.processes[-1].pid
 
     def run(self, number: int, command: str) -> str:
-        return self._in(self.pids[number - 1] if number else self.bridge, command)
+        return namespaces.inside(self.pids[number - 1] if number else self.bridge, command)
 
     def listen(self, number: int, **more: Any) -> dict[str, Any]:
         arguments = {"mode": "listen", "node": f"n{number}", "pid": self.pids[number - 1], "address": f"10.9.8.{number}", "lifetime": 60}

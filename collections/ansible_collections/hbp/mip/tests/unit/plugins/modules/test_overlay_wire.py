@@ -24,6 +24,8 @@ from typing import Any
 import pytest
 
 from ansible_collections.hbp.mip.plugins.module_utils import _encryption, _overlay_watch, _store
+from ansible_collections.hbp.mip.tests.helpers import namespaces
+from ansible_collections.hbp.mip.tests.helpers.namespaces import inside
 from ansible_collections.hbp.mip.tests.unit.plugins.modules.module_process import run_module
 
 needs_namespaces = pytest.mark.skipif(
@@ -61,37 +63,27 @@ class Hosts:
     def __init__(self) -> None:
         self.processes: list[subprocess.Popen[Any]] = []
         self.wires = self.namespace()
-        self.inside(self.wires, "ip link add br0 type bridge mcast_snooping 0 && ip link set br0 up")
+        inside(self.wires, "ip link add br0 type bridge mcast_snooping 0 && ip link set br0 up")
         self.hosts, self.containers = [], []
         for number in (1, 2):
             host, container = self.namespace(), self.namespace()
-            self.inside(self.wires, f"ip link add v{number} type veth peer name eth0 netns {host} && ip link set v{number} master br0 up")
-            self.inside(host, f"ip link set lo up && ip addr add 192.0.2.{number}/24 dev eth0 && ip link set eth0 up")
-            self.inside(container, "ip link set lo up")
+            inside(self.wires, f"ip link add v{number} type veth peer name eth0 netns {host} && ip link set v{number} master br0 up")
+            inside(host, f"ip link set lo up && ip addr add 192.0.2.{number}/24 dev eth0 && ip link set eth0 up")
+            inside(container, "ip link set lo up")
             self.hosts.append(host)
             self.containers.append(container)
 
     def namespace(self) -> int:
-        process = subprocess.Popen(["unshare", "-n", "sleep", "600"])
-        self.processes.append(process)
-        own = os.readlink("/proc/self/ns/net")
-        deadline = time.monotonic() + 10
-        while os.readlink(f"/proc/{process.pid}/ns/net") == own and time.monotonic() < deadline:
-            time.sleep(0.01)
-        return process.pid
-
-    @staticmethod
-    def inside(pid: int, command: str) -> None:
-        done = subprocess.run(["nsenter", f"--net=/proc/{pid}/ns/net", "sh", "-c", command], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+        self.processes.append(namespaces.hold())
+        return int(self.processes[-1].pid)
 
     def in_clear(self, mtu: int = 1450) -> None:
         """Connect the containers as the engine does: VXLAN between the hosts, and its interface in the container."""
         for number, (host, container) in enumerate(zip(self.hosts, self.containers, strict=True), 1):
             remote = f"192.0.2.{3 - number}"
-            self.inside(host, f"ip link add vx0 type vxlan id {VNI} local 192.0.2.{number} remote {remote} dstport 4789 noudpcsum")
-            self.inside(host, f"ip link set vx0 netns {container}")
-            self.inside(container, f"ip link set vx0 mtu {mtu} up && ip addr add 10.20.30.{number}/24 dev vx0")
+            inside(host, f"ip link add vx0 type vxlan id {VNI} local 192.0.2.{number} remote {remote} dstport 4789 noudpcsum")
+            inside(host, f"ip link set vx0 netns {container}")
+            inside(container, f"ip link set vx0 mtu {mtu} up && ip addr add 10.20.30.{number}/24 dev vx0")
 
     def in_protocol_50(self) -> None:
         """Connect the containers through IP packets of protocol 50."""
@@ -101,7 +93,7 @@ class Hosts:
             carrier = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
             self.processes.append(carrier)
             assert carrier.stdout is not None and carrier.stdout.readline() == "ready\n"
-            self.inside(container, f"ip addr add 10.20.30.{number}/24 dev ov0 && ip link set ov0 mtu 1424 up")
+            inside(container, f"ip addr add 10.20.30.{number}/24 dev ov0 && ip link set ov0 mtu 1424 up")
 
     def run(self, number: int, **arguments: Any) -> dict[str, Any]:
         given = {"node": f"n{number}", "pid": self.containers[number - 1], "address": f"10.20.30.{number}", **arguments}
@@ -190,7 +182,7 @@ def test_protocol_50_and_nothing_in_clear_is_encrypted(hosts: Hosts) -> None:
 def test_what_leaves_in_clear_is_seen_though_nothing_passes(hosts: Hosts) -> None:
     hosts.in_clear()
     rules = "add table inet t; add chain inet t c { type filter hook input priority 0; }; add rule inet t c udp dport 4789 drop"
-    hosts.inside(hosts.hosts[1], f"nft '{rules}'")
+    inside(hosts.hosts[1], f"nft '{rules}'")
     targets = [hosts.listen(number)["target"] for number in (1, 2)]
     sent = hosts.run(1, mode="send", targets=targets, large_bytes=1 << 20, timeout=1)
     (pair,) = sent["pairs"]
@@ -203,11 +195,11 @@ def test_what_leaves_in_clear_is_seen_though_nothing_passes(hosts: Hosts) -> Non
 def test_packets_of_the_overlays_size_that_do_not_pass(hosts: Hosts) -> None:
     hosts.in_clear()
     # The path takes 1300 bytes, and a firewall in it lets no fragments pass.
-    hosts.inside(hosts.hosts[0], "ip link set eth0 mtu 1300")
+    inside(hosts.hosts[0], "ip link set eth0 mtu 1300")
     rules = (
         "add table ip t; add chain ip t c { type filter hook prerouting priority -450; }; add rule ip t c ip frag-off & 0x3fff != 0 drop"
     )
-    hosts.inside(hosts.hosts[1], f"nft '{rules}'")
+    inside(hosts.hosts[1], f"nft '{rules}'")
     pair, _targets = hosts.pair()
     assert not pair["ok"] and pair["small_ms"] > 0
     assert pair["mtu"] == 1450 and 1240 <= pair["packet"] <= 1250, pair
@@ -354,14 +346,14 @@ def service(hosts: Hosts, number: int, address: str, port: int) -> Iterator[None
 def with_bridge(hosts: Hosts) -> None:
     """Give the first host's container its way out, as the engine does: a bridge and masquerading."""
     host, container = hosts.hosts[0], hosts.containers[0]
-    hosts.inside(
+    inside(
         host, f"ip link add {_store.BRIDGE} type bridge && ip addr add 172.18.0.1/16 dev {_store.BRIDGE} && ip link set {_store.BRIDGE} up"
     )
-    hosts.inside(host, f"ip link add c0 type veth peer name eth1 netns {container} && ip link set c0 master {_store.BRIDGE} up")
-    hosts.inside(container, "ip addr add 172.18.0.2/16 dev eth1 && ip link set eth1 up && ip route add default via 172.18.0.1")
-    hosts.inside(host, "echo 1 > /proc/sys/net/ipv4/ip_forward")
-    hosts.inside(host, "nft 'add table ip n; add chain ip n p { type nat hook postrouting priority 100; }'")
-    hosts.inside(host, "nft 'add rule ip n p ip saddr 172.18.0.0/16 oifname eth0 masquerade'")
+    inside(host, f"ip link add c0 type veth peer name eth1 netns {container} && ip link set c0 master {_store.BRIDGE} up")
+    inside(container, "ip addr add 172.18.0.2/16 dev eth1 && ip link set eth1 up && ip route add default via 172.18.0.1")
+    inside(host, "echo 1 > /proc/sys/net/ipv4/ip_forward")
+    inside(host, "nft 'add table ip n; add chain ip n p { type nat hook postrouting priority 100; }'")
+    inside(host, "nft 'add rule ip n p ip saddr 172.18.0.0/16 oifname eth0 masquerade'")
 
 
 @needs_namespaces
@@ -387,16 +379,14 @@ def test_a_data_store_on_the_host_and_elsewhere(hosts: Hosts) -> None:
         # The host's own rules, towards itself and towards others.
         rules = "add table inet t; add chain inet t i { type filter hook input priority 0; }; "
         rules += "add chain inet t f { type filter hook forward priority 0; }"
-        hosts.inside(
-            hosts.hosts[0], f"nft '{rules}; add rule inet t i iifname {_store.BRIDGE} drop; add rule inet t f tcp dport 5432 drop'"
-        )
+        inside(hosts.hosts[0], f"nft '{rules}; add rule inet t i iifname {_store.BRIDGE} drop; add rule inet t f tcp dport 5432 drop'")
         here, there = look("192.0.2.1"), look("192.0.2.2")
         assert (here["verdict"], here["inside"], here["outside"]) == ("own-filter", "silent", "ok")
         assert _store.BRIDGE in here["message"] and "ufw allow in on docker_gwbridge to any port 5432" in here["fix"]
         assert there["verdict"] == "own-filter" and "FORWARD" in there["fix"]
         # The other machine's rules, or those between.
-        hosts.inside(hosts.hosts[0], "nft delete table inet t")
-        hosts.inside(hosts.hosts[1], f"nft '{rules}; add rule inet t i tcp dport 5432 drop'")
+        inside(hosts.hosts[0], "nft delete table inet t")
+        inside(hosts.hosts[1], f"nft '{rules}; add rule inet t i tcp dport 5432 drop'")
         away = look("192.0.2.2")
         assert (away["verdict"], away["inside"], away["outside"]) == ("path", "silent", "silent") and "TCP 5432" in away["fix"]
 
