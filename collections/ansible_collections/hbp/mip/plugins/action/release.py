@@ -111,7 +111,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         record = _releases.new(federation, inventory, arguments["services"], verb, arguments["release"])
         if self._task.check_mode:
             known = _releases.numbers(inventory)
-            same = bool(known) and _releases.content(_releases.load(inventory, known[-1])) == _releases.content(record)
+            same = bool(known) and _releases.told(_releases.load(inventory, known[-1]), record)
             return {**result, "changed": not same, "release": known[-1] if same else (known[-1] if known else 0) + 1}
         written = False
         if target:

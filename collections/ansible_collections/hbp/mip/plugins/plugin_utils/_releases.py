@@ -70,6 +70,12 @@ def content(record: Mapping[str, Any]) -> Any:
     return [images, services]
 
 
+def told(last: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
+    """Does a release tell all that runs? A node that was removed leaves the others running what they ran, which is no new release."""
+    (images, services), (now, running) = content(last), content(record)
+    return bool(images == now and running.items() <= services.items())
+
+
 def new(
     federation: Mapping[str, Any], inventory: Path, services: Sequence[Mapping[str, Any]], verb: str, came_from: int = 0
 ) -> dict[str, Any]:
@@ -113,11 +119,11 @@ def images_of(federation: Mapping[str, Any], running: Mapping[str, Mapping[str, 
 
 
 def write(inventory: Path, record: Mapping[str, Any]) -> tuple[int, bool]:
-    """Write a release down unless it is the same as the last one. Returns its number, and whether it is new. Raises ReleaseError."""
+    """Write a release down unless the last one tells it. Returns its number, and whether it is new. Raises ReleaseError."""
     known = numbers(inventory)
     if known:
         try:
-            if content(load(inventory, known[-1])) == content(record):
+            if told(load(inventory, known[-1]), record):
                 return known[-1], False
         except ReleaseError:
             pass  # what cannot be read is no reason not to write the next one

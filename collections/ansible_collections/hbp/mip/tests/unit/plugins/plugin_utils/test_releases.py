@@ -240,6 +240,15 @@ def test_a_release_is_written_when_something_differs(tmp_path: Path) -> None:
     assert _releases.before(tmp_path) == 2
 
 
+def test_a_node_that_is_gone_makes_no_release_and_one_that_comes_does(tmp_path: Path) -> None:
+    found = federation(tmp_path, *BOTH)
+    every = services(found)
+    rest = [service for service in every if service["name"] != "h-wk-b_exareme"]
+    assert _releases.write(tmp_path, _releases.new(found, tmp_path, rest, "deploy")) == (1, True)
+    assert _releases.write(tmp_path, _releases.new(found, tmp_path, every, "deploy")) == (2, True)
+    assert _releases.write(tmp_path, _releases.new(found, tmp_path, rest, "deploy")) == (2, False)
+
+
 def test_without_a_lock_a_release_has_the_digests_that_the_swarm_found(tmp_path: Path) -> None:
     found = federation(tmp_path)
     running = [{**service, "image": f"{service['image']}@{OLD}"} for service in services(found)]
