@@ -142,16 +142,21 @@ def lab_command(*arguments: str) -> None:
 
 @pytest.fixture(scope="session")
 def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """Freshly booted machines: a master, a ui node and two hospitals. Removed afterwards."""
+    """Freshly booted machines: a master, a ui node and two hospitals. Removed afterwards.
+
+    MIPFED_KEEP_LAB leaves them, as they are then, to the next run that has it as well.
+    """
     if os.geteuid():
         pytest.skip("lab machines need root")
-    lab_command("down")
-    lab_command("up", "--workers", "2")
+    if not (keep := bool(os.environ.get("MIPFED_KEEP_LAB"))):
+        lab_command("down")
+    if not (keep and (INVENTORY / "hosts.yml").exists()):
+        lab_command("up", "--workers", "2")
     made = Lab(tmp_path_factory.mktemp("state"))
     # The tests ask the engine from here, which is the gateway of the machines' network.
     made.variables(mip_firewall={"engine_allow": [made.hosts[made.master].rpartition(".")[0] + ".1"]})
     yield made
-    if not os.environ.get("MIPFED_KEEP_LAB"):
+    if not keep:
         lab_command("down")
 
 
