@@ -242,3 +242,70 @@ def test_drain_and_tokens(project: Project) -> None:
     reporting(project, "token_rotate", verb="token", rotated={"msg": "no majority"})
     assert project.run("-f", "fed", "token", "rotate", "worker", "-y").code == ExitCode.CHECK
     assert project.run("-f", "fed", "token", "rotate").code == ExitCode.DECLINED
+
+
+KIT = {"fed-wk-2": {"mip_site_kit": "member"}}
+
+
+def test_a_hospital_with_a_kit_is_listed_with_how_it_is_operated(project: Project) -> None:
+    project.federation(variables=KIT)
+    listed = project.run("-f", "fed", "node", "ls", "-o", "json").document["result"]["nodes"]
+    assert {node["name"]: node["operated"] for node in listed} == {
+        "fed-ms": "local", "fed-ui": "local", "fed-wk-1": "local", "fed-wk-2": "swarm",
+    }  # fmt: skip
+    assert "through the swarm only" in project.run("-f", "fed", "node", "ls").out
+
+
+def test_a_hospital_with_a_kit_is_removed_through_the_swarm_only(project: Project) -> None:
+    folder = project.federation(variables=KIT)
+    reporting(project, "node_remove_kit", node="fed-wk-2", contact={}, master={"kit": {"changed": True, "rotated": True}})
+    done = project.run("-f", "fed", "node", "remove", "fed-wk-2", "-y", "-o", "json")
+    assert done.code == ExitCode.OK, done.out + done.err
+    told = {step["step"]: step["state"] for step in done.document["result"]["steps"]}
+    assert (told["host"], told["kit"], told["inventory"]) == ("impossible", "done", "done")
+    assert "fed-wk-2" not in hosts(folder)
+
+
+def test_a_hospital_with_a_kit_is_drained_and_disabled_like_any_other(project: Project) -> None:
+    folder = project.federation(variables=KIT)
+    retired = {"drained": {"found": [{"id": "x1", "action": "drained"}], "changed": True}}
+    reporting(project, "node_availability", action="drain", node="fed-wk-2", master=retired)
+    assert project.run("-f", "fed", "node", "drain", "fed-wk-2", "-y").code == ExitCode.OK
+    reporting(project, "node_disable", action="disable", node="fed-wk-2", master={"stopped": {"changed": True}})
+    done = project.run("-f", "fed", "node", "disable", "fed-wk-2", "--reason", "new roof", "-y")
+    assert done.code == ExitCode.OK, done.out + done.err
+    assert hosts(folder)["fed-wk-2"]["mip_disabled"]["reason"] == "new roof"
+    assert "disabled since" in project.run("-f", "fed", "node", "ls").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "instead"),
+    [
+        (["replace", "fed-wk-2"], "node remove fed-wk-2"),
+        (["readdress", "fed-wk-2", "--address", "192.0.2.9"], "node remove fed-wk-2"),
+        (["add", "fed-wk-2", "--address", "127.0.9.5"], "kit create fed-wk-2"),
+    ],
+)
+def test_what_needs_ssh_says_so_of_a_hospital_with_a_kit(project: Project, arguments: list[str], instead: str) -> None:
+    folder = project.federation(variables=KIT)
+    before = (folder / "hosts.yml").read_bytes()
+    done = project.run("-f", "fed", "node", *arguments, "-y")
+    assert done.code == ExitCode.USAGE
+    assert "no access over SSH" in done.err
+    assert instead in done.err
+    assert (folder / "hosts.yml").read_bytes() == before
+
+
+def test_a_hospital_that_was_only_invited_cannot_be_drained(project: Project) -> None:
+    project.federation(variables={"fed-wk-2": {"mip_site_kit": "invited"}})
+    done = project.run("-f", "fed", "node", "drain", "fed-wk-2", "-y")
+    assert done.code == ExitCode.USAGE
+    assert "is no member yet" in done.err
+
+
+def test_commands_that_need_ssh_say_which_hospitals_they_leave_out(project: Project) -> None:
+    project.federation(variables=KIT)
+    said = "Not on fed-wk-2: joined with a site kit"
+    for command, told in (("check", True), ("status", False)):
+        reporting(project, command)
+        assert (said in project.run("-f", "fed", command).err) is told, command

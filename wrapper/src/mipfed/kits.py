@@ -70,6 +70,8 @@ def _known(session: Session, node: str) -> dict[str, Any] | None:
 
     resolved = inventory.resolve(inventory.load(session.source))
     for found in [*resolved["nodes"], *resolved.get("disabled", ())]:
+        if found["name"] == node and found.get("site_kit"):
+            raise configuration(f"{node} is disabled: {found['disabled']['reason']}", next=session.call(f"node enable {node}"))
         if found["name"] == node:
             raise configuration(
                 f"{node} is a {found['kind']} that is reached over SSH; a site kit is for hospitals that give no credentials.",

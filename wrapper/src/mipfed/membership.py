@@ -29,10 +29,10 @@ _FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 
 
 def _nodes(session: Session, path: Path | None = None) -> dict[str, dict[str, Any]]:
-    """Return the nodes of the inventory, disabled ones too, by name; of a draft if a path is given."""
+    """Return the nodes of the inventory, by name, with disabled ones and those with a site kit; of a draft if a path is given."""
     source = inventories.Source(session.source.name, path or session.source.path)
     resolved = inventories.resolve(inventories.load(source))
-    return {node["name"]: node for node in [*resolved["nodes"], *resolved["disabled"]]}
+    return {node["name"]: node for node in [*resolved["nodes"], *resolved["kits"], *resolved["disabled"]]}
 
 
 def _file(session: Session) -> HostsFile:
@@ -50,6 +50,24 @@ def _known(session: Session, nodes: Mapping[str, Mapping[str, Any]], name: str) 
     if name not in nodes:
         raise MipfedError(ExitCode.NO_HOSTS, f"{session.source.name} has no node {name}.", next=f"Nodes: {', '.join(nodes)}")
     return nodes[name]
+
+
+def _needs_ssh(session: Session, node: Mapping[str, Any], instead: str) -> None:
+    """Refuse what cannot be done to a hospital that joined with a site kit.
+
+    :arg instead: the command to use in place of this one.
+    """
+    if node.get("site_kit"):
+        verb = session.command
+        raise usage(
+            f"{node['name']} joined with a site kit and gives no access over SSH, which `{verb}` needs.", next=session.call(instead)
+        )
+
+
+def _joined(session: Session, node: Mapping[str, Any], verb: str) -> None:
+    """Refuse what makes no sense for a hospital that has not come yet."""
+    if node.get("site_kit") == "invited":
+        raise usage(f"{node['name']} was invited with a site kit and is no member yet; it cannot be {verb}.", next=session.call("kit ls"))
 
 
 def _no_master(node: Mapping[str, Any], what: str) -> None:
@@ -175,6 +193,7 @@ def add(
         file.write(check)
     else:
         node = nodes[name]
+        _needs_ssh(session, node, f"kit create {name}")
         if node["kind"] != role:
             raise usage(f"{name} is in the inventory already, as {node['kind']}; a host is one kind of node.")
         if node["address"] != address:
@@ -215,12 +234,18 @@ def remove(session: Session, name: str) -> Outcome:
     lines = [
         f"{name} ({node['kind']}, {node['address']}) leaves {session.source.name} for good: its engine stops, it leaves the swarm,",
         "the engine and the keystore forget it, the firewalls of the others close, and it is taken out of hosts.yml.",
-        "The data on its disk stay there. If it does not answer, all is done that can be done without it.",
+        "The data on its disk stay there. "
+        + (
+            "It joined with a site kit: its kit ends, and on its machine nothing is done; there, `sudo mip-site leave` is for the hospital."
+            if node.get("site_kit")
+            else "If it does not answer, all is done that can be done without it."
+        ),
     ]
     session.confirm("\n".join(lines), f"Remove {name}?")
     session.arguments = [name]
     prepared = session.prepare()
-    outcome = session.play("hbp.mip.node_remove", prepared, variables={"node_name": name})
+    playbook = "hbp.mip.node_remove_kit" if node.get("site_kit") else "hbp.mip.node_remove"
+    outcome = session.play(playbook, prepared, variables={"node_name": name})
     outcome = session.report(outcome, "node", life_reports.node)
     finished = isinstance(outcome.result, dict) and outcome.result["ok"] and outcome.exit_code in (ExitCode.OK, ExitCode.UNREACHABLE)
     if finished:
@@ -254,6 +279,7 @@ def disable(session: Session, name: str, reason: str, *, keep_running: bool) -> 
     nodes = _nodes(session)
     node = _known(session, nodes, name)
     _no_master(node, "disabled")
+    _joined(session, node, "disabled")
     before = node.get("disabled") or {}
     file = _file(session)
     kept = file.original
@@ -313,6 +339,7 @@ def availability(session: Session, name: str, wanted: str) -> Outcome:
     _no_master(node, "drained; its services can run nowhere else")
     if node["kind"] == "ui":
         raise usage(f"{name} is the ui node, which is no member of the swarm.")
+    _joined(session, node, wanted)
     if wanted == "drained":
         session.confirm(f"The engine of {name} stops, and its datasets cannot be asked until `node activate {name}`.", f"Drain {name}?")
     session.arguments = [name]
@@ -325,6 +352,7 @@ def replace(session: Session, name: str, host_key: str, ignore_check: list[str])
     _check_fingerprint(host_key)
     node = _known(session, _nodes(session), name)
     _no_master(node, "replaced this way; see the guide to recovery")
+    _needs_ssh(session, node, f"node remove {name}")
     if node.get("disabled"):
         raise usage(f"{name} is disabled.", next=session.call(f"node enable {name}"))
     intent = f"If {name} is no member of the swarm any more, what it was is removed from it; then it is deployed to, and joins again."
@@ -345,6 +373,7 @@ def readdress(session: Session, name: str, address: str, ssh_address: str, ignor
         raise usage("Give --address, --ssh-address, or both.")
     nodes = _nodes(session)
     node = _known(session, nodes, name)
+    _needs_ssh(session, node, f"node remove {name}")
     if address:
         try:
             ipaddress.IPv4Address(address)

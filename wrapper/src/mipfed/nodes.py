@@ -43,17 +43,28 @@ class Tokens(StrEnum):
     BOTH = "both"
 
 
+def _operated(node: dict[str, Any]) -> str:
+    """Return how a node is operated: over ssh, local, or through the swarm only, as hospitals are that joined with a site kit."""
+    return "swarm" if node.get("site_kit") else "ssh" if node["ssh_host"] else "local"
+
+
 @command(node_app, "ls", OFFLINE, group="node")
 def node_ls(session: Session) -> Outcome:
-    """List the nodes of the federation, from its inventory. Contacts no host."""
+    """List the nodes of the federation, from its inventory, and how each is operated. Contacts no host."""
     from mipfed import inventory, render
 
     config = inventory.shown_config(inventory.resolve(inventory.load(session.source)))
-    nodes = [*config["nodes"], *config["disabled"]]
+    nodes = [{**n, "operated": _operated(n)} for n in (*config["nodes"], *config["kits"], *config["disabled"])]
 
     def state(node: dict[str, Any]) -> str:
         found = node.get("disabled") or {}
-        return f"disabled since {found['since'] or '?'}: {found['reason']}" if found else ""
+        if found:
+            return f"disabled since {found['since'] or '?'}: {found['reason']}"
+        return "invited with a site kit" if node.get("site_kit") == "invited" else ""
+
+    def reached(node: dict[str, Any]) -> str:
+        over = {"ssh": f"{node['ssh_host']}:{node['ssh_port']}", "swarm": "no, through the swarm only (site kit)"}
+        return over.get(node["operated"], "local")
 
     def text(out: Any) -> None:
         render.rows(
@@ -65,7 +76,7 @@ def node_ls(session: Session) -> Outcome:
                     n["kind"],
                     n["address"],
                     n["manager"],
-                    f"{n['ssh_host']}:{n['ssh_port']}" if n["ssh_host"] else "local",
+                    reached(n),
                     state(n),
                 )
                 for n in nodes
@@ -112,6 +123,7 @@ def node_remove(session: Session, name: Name) -> Outcome:
 
     Stops its engine, takes it out of the swarm, the engine, the keystore, the firewalls and in the end out of hosts.yml. The data on its
     disk stay. Its datasets leave the metadata at the next `data consolidate`. Never the master. Asks before it starts.
+    Of a hospital with a site kit all is done that can be done through the swarm, and its kit ends.
     """
     from mipfed import membership
 

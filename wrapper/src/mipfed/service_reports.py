@@ -42,7 +42,8 @@ def status(out: Console, data: Mapping[str, Any]) -> None:
     table = [
         (
             node.get("name") or node.get("hostname"),
-            f"{node.get('swarm') or node.get('role') or ''}{' (leader)' if node.get('name') in leaders else ''}",
+            f"{node.get('swarm') or node.get('role') or ''}{' (leader)' if node.get('name') in leaders else ''}"
+            + (", by site kit" if node.get("operated") == "swarm" else ""),
             _state(str(node.get("status") or node.get("state") or ""), good=("ready", "ok")),
             node.get("availability"),
             node.get("address"),

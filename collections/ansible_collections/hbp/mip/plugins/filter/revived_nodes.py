@@ -58,7 +58,8 @@ def revived_nodes(
     federation: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]], replaced: Collection[str] = ()
 ) -> dict[str, list[Any]]:
     """Return what is to be done with the nodes of a restored swarm."""
-    wanted = {node["name"] for node in (*federation["nodes"], *federation.get("disabled", ())) if node["kind"] != "ui"}
+    kits = [node for node in federation.get("kits", ()) if node["site_kit"] == "member"]
+    wanted = {node["name"] for node in (*federation["nodes"], *federation.get("disabled", ()), *kits) if node["kind"] != "ui"}
     members = {node["name"]: node["manager"] for node in federation["nodes"] if node["kind"] != "ui"}
     ready = {node["name"] for node in nodes if node["status"] == "ready"}
     gone, unknown = [], []

@@ -165,8 +165,8 @@ def _node(name: str, kind: str, variables: Mapping[str, Any], errors: list[str])
     site_kit = str(values.get("mip_site_kit") or "")
     if site_kit and (kind != "worker" or manager):
         errors.append(f"host {name}: mip_site_kit is set, but a site kit makes workers that are no swarm managers")
-    if site_kit and variables.get("mip_disabled"):
-        errors.append(f"host {name}: mip_disabled is for nodes that are reached over SSH; `mipfed node drain {name}` stops its engine")
+    if site_kit == "invited" and disabled:
+        errors.append(f"host {name}: mip_disabled is set, but it has not joined yet; `mipfed node remove {name}` ends its kit")
     return {
         "name": name,
         "kind": kind,
@@ -284,9 +284,9 @@ def resolve(inventory_name: str, groups: Mapping[str, Sequence[str]], hostvars: 
     managers = sum(node["manager"] for node in nodes)
     resolved = {key.removeprefix("mip_"): value for key, value in config.items() if key != "mip_federation"}
     # Whoever works on `nodes` reaches them over SSH; a hospital that joined with a site kit gives no access.
-    kits = [{key: value for key, value in node.items() if key != "disabled"} for node in nodes if node["site_kit"]]
-    nodes = [{key: value for key, value in node.items() if key != "site_kit"} for node in nodes if not node["site_kit"]]
     disabled = [node for node in nodes if node["disabled"]]
+    kits = [{key: value for key, value in node.items() if key != "disabled"} for node in nodes if node["site_kit"] and not node["disabled"]]
+    nodes = [{key: value for key, value in node.items() if key != "site_kit"} for node in nodes if not node["site_kit"]]
     nodes = [{key: value for key, value in node.items() if key != "disabled"} for node in nodes if not node["disabled"]]
     return {
         **resolved,

@@ -38,8 +38,16 @@ def _nodes(result: Mapping[str, Any], step: str, nothing: str) -> list[dict[str,
     return steps or [_step(step, "nothing", nothing)]
 
 
+def _by_kit(federation: Mapping[str, Any], name: str) -> bool:
+    """Tell whether a node is operated through the swarm only."""
+    return any(node["name"] == name and node.get("site_kit") for node in [*federation.get("kits", ()), *federation.get("disabled", ())])
+
+
 def _left(federation: Mapping[str, Any], data: Mapping[str, Any], name: str, problems: list[Problem]) -> list[dict[str, str]]:
     """Return what happened on the node itself when it was removed."""
+    if _by_kit(federation, name):
+        detail = "it joined with a site kit and gives no access over SSH, so that nothing was done there"
+        return [{**_step("host", "impossible", detail), "next": "For the hospital, on it: sudo mip-site leave"}]
     if "ping" not in data["contact"]:
         by_hand = "If it comes back, on it: docker swarm leave --force"
         if federation["firewall"]["manage"]:
@@ -83,6 +91,10 @@ def node(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
         keys = forgotten.get("keys") or []
         steps.append(_step("keystore", "done" if keys else "nothing", f"deleted {', '.join(keys)}" if keys else "knows nothing of it"))
         problems += [problem(name, entry["code"], entry["message"], entry["fix"]) for entry in forgotten.get("problems") or ()]
+    kit = master.get("kit")
+    if kit:
+        rotated = "; the join token was replaced" if kit.get("rotated") else ""
+        steps.append(_step("kit", "done" if kit.get("changed") else "nothing", f"its kit is of no use any more{rotated}"))
     if action == "remove":
         closed = [peer for peer, results in data["peers"].items() if (results.get("made") or {}).get("changed")]
         if federation["firewall"]["manage"]:

@@ -188,6 +188,7 @@ def status(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
             {
                 "name": name,
                 "kind": node["kind"],
+                "operated": "swarm" if node.get("silent") else "ssh" if node["ssh_host"] else "local",
                 "role": seen["role"] if seen else "",
                 "wanted_role": "manager" if node["kind"] == "master" or node.get("manager") else "worker",
                 "leader": bool(seen and seen.get("leader")),

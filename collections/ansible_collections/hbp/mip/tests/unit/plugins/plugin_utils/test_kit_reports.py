@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.hbp.mip.plugins.filter.engine_services import engine_services
+from ansible_collections.hbp.mip.plugins.filter.revived_nodes import revived_nodes
 from ansible_collections.hbp.mip.plugins.plugin_utils import _kit_reports, _site_kit
 from ansible_collections.hbp.mip.plugins.plugin_utils._federation import FederationError, resolve
 
@@ -43,7 +44,7 @@ def test_a_node_with_a_kit_is_nobody_to_work_on_over_ssh() -> None:
     ("more", "said"),
     [
         ({"mip_swarm_manager": True}, "no swarm managers"),
-        ({"mip_disabled": {"reason": "x"}}, "node drain"),
+        ({"mip_disabled": {"reason": "x"}}, "has not joined yet"),
         ({"mip_site_kit": "yes"}, "must be one of"),
         ({"ansible_host": "192.0.2.13"}, "also that of host"),
     ],
@@ -51,6 +52,20 @@ def test_a_node_with_a_kit_is_nobody_to_work_on_over_ssh() -> None:
 def test_what_does_not_go_with_a_kit_is_refused(more: dict[str, Any], said: str) -> None:
     with pytest.raises(FederationError, match=said):
         federation(**more)
+
+
+def test_a_member_can_be_disabled_and_its_engine_is_stopped_through_the_swarm() -> None:
+    found = federation(state="member", mip_disabled={"reason": "new roof"})
+    assert found["kits"] == []
+    assert [(entry["name"], entry["site_kit"]) for entry in found["disabled"]] == [("wk3", "member")]
+    services = {service["name"]: service for service in engine_services(found, [])}
+    assert services["wk3_exareme"]["replicas"] == 0
+
+
+def test_a_restore_takes_a_member_with_a_kit_for_one_of_the_federation() -> None:
+    down = {**node("id3", "wk3", "192.0.2.15"), "status": "down"}
+    assert revived_nodes(federation(state="member"), [down])["removed"] == []
+    assert revived_nodes(federation(state="invited"), [down])["removed"] == ["wk3 (id3, 192.0.2.15)"]
 
 
 def test_only_a_member_gets_an_engine() -> None:

@@ -55,6 +55,17 @@ def test_a_dead_host_is_no_problem_but_what_is_left_to_do_is_told() -> None:
     assert "nft delete table inet mip_hosp" in host["next"]
 
 
+def test_of_a_hospital_with_a_kit_it_is_told_what_was_not_done() -> None:
+    found = {**federation(), "kits": [{"name": "h-wk-a", "kind": "worker", "site_kit": "member"}]}
+    master = {"drained": {"found": []}, "retired": RETIRED, "forgotten": FORGOTTEN, "kit": {"changed": True, "rotated": True}}
+    given = {"action": "remove", "node": "h-wk-a", "contact": {}, "left": {}, "closed": {}, "master": master, "peers": {}}
+    report = _life_reports.node(found, given)
+    steps = {step["step"]: step for step in report["steps"]}
+    assert report["ok"] is True
+    assert (steps["host"]["state"], steps["host"]["next"]) == ("impossible", "For the hospital, on it: sudo mip-site leave")
+    assert steps["kit"]["detail"] == "its kit is of no use any more; the join token was replaced"
+
+
 def test_a_node_that_would_not_leave_and_a_silent_keystore_are_problems() -> None:
     report = removed(left={"changed": False, "local_state": "manager", "msg": "this node is a manager"})
     assert [(entry["node"], entry["code"]) for entry in report["problems"]] == [("h-wk-a", "not-left")]
