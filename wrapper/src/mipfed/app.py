@@ -12,13 +12,14 @@ from typing import Annotated, Any
 
 import typer
 
-from mipfed import backup, exitcodes, paths, releases, services
+from mipfed import backup, exitcodes, managers, paths, releases, services
 from mipfed.data import data_app
 from mipfed.errors import MipfedError, Problem
 from mipfed.exitcodes import ExitCode
 from mipfed.firewall import firewall_app
 from mipfed.images import image_app
 from mipfed.kits import kit_app
+from mipfed.locks import lock_app
 from mipfed.nodes import node_app, token_app
 from mipfed.options import OFFLINE, OUTPUT, REMOTE, command, new_application, root_options
 from mipfed.outcome import Outcome
@@ -32,7 +33,6 @@ app = new_application("Deploys and operates a federation of the Medical Informat
 root_options(app)
 lab_app = new_application("A federation of machines on this host.")
 config_app = new_application("The configuration of a federation.")
-lock_app = new_application("The lock that one deploy at a time holds.")
 
 
 @command(app, "init", OUTPUT)
@@ -316,42 +316,6 @@ def config_show(session: Session) -> Outcome:
     return Outcome(result=shown, text=text)
 
 
-def _lock(session: Session, *, release: bool) -> Outcome:
-    prepared = session.prepare()
-    if release:
-        session.confirm(
-            f"This takes the lock of {session.source.name} away from whoever holds it. Only do so when no deploy is running.",
-            "Release the lock?",
-        )
-    playbook = str(Path(__file__).parent / "playbooks" / "lock.yml")
-    outcome = session.play(playbook, prepared, variables={"mipfed_lock_state": "released" if release else "shown"})
-    lock = outcome.done.collector.lock if outcome.done else None
-    outcome.result = lock
-    if lock is not None:
-        state = "Nobody holds the lock."
-        if lock.get("notice"):
-            state = str(lock["notice"])
-        elif lock.get("held") or lock.get("expired"):
-            from mipfed.render import cell_text
-
-            over = "; its lease is over" if lock.get("expired") else ""
-            state = f"Held since {lock.get('since')}, until {lock.get('expires')} at the latest{over}: {cell_text(lock.get('holder'))}"
-        outcome.text = lambda out: out.print(state, markup=False)
-    return outcome
-
-
-@command(lock_app, "status", REMOTE, group="lock")
-def lock_status(session: Session) -> Outcome:
-    """Show who is changing the federation, since when and with which command."""
-    return _lock(session, release=False)
-
-
-@command(lock_app, "release", REMOTE, group="lock")
-def lock_release(session: Session) -> Outcome:
-    """Take the lock away from a deploy that died. Asks first."""
-    return _lock(session, release=True)
-
-
 class Base(StrEnum):
     """Debian releases that lab machines can be made of."""
 
@@ -469,3 +433,4 @@ app.add_typer(config_app, name="config")
 app.add_typer(lock_app, name="lock")
 app.add_typer(lab_app, name="lab")
 backup.register(app)
+managers.register(app)

@@ -18,6 +18,8 @@ from types import TracebackType
 from mipfed.errors import configuration
 
 MARK = b"$ANSIBLE_VAULT;"
+#: Where the collection keeps the key of autolock (plugin_utils/_unlock_keys.py); no inventory source.
+UNLOCK_KEY = "state/unlock_key.vault"
 
 # Ansible runs this and reads the password from its standard output. It holds nothing but the name of the socket.
 CLIENT = """\
@@ -34,6 +36,7 @@ def is_encrypted(source: Path) -> bool:
     """Tell whether an inventory (its main file, or a directory) has vault-encrypted content."""
     base = source if source.is_dir() else source.parent
     files = [source] if source.is_file() else []
+    files.append(base / UNLOCK_KEY)
     for folder in ("group_vars", "host_vars"):
         files += [path for path in (base / folder).rglob("*") if path.is_file()]
     for path in files:
@@ -94,6 +97,26 @@ def obtain(option: Path | None, federation: str) -> str:
     import getpass
 
     return getpass.getpass(f"Vault password of {federation}: ")
+
+
+def choose(option: Path | None, federation: str) -> str:
+    """Return the vault password of a federation that has nothing encrypted yet, and is going to have the unlock key of autolock.
+
+    :raises MipfedError: CONFIGURATION when no source gives it and there is no terminal to ask on, or when it is typed in two ways.
+    """
+    if source := password_file(option):
+        return _from_file(*source)
+    if not sys.stdin.isatty():
+        raise configuration(
+            f"mip_swarm_autolock: the unlock key of {federation} is kept encrypted with a vault password, and none was given.",
+            next="Give --vault-password-file FILE or set MIPFED_VAULT_PASSWORD_FILE",
+        )
+    import getpass
+
+    password = getpass.getpass(f"New vault password of {federation}, for the unlock key of its managers: ")
+    if not password or getpass.getpass("The same again: ") != password:
+        raise configuration("The two passwords differ, or are empty. Nothing was changed.")
+    return password
 
 
 class PasswordServer:

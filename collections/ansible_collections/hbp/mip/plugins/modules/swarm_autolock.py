@@ -71,12 +71,10 @@ EXAMPLES = r"""
 - name: Lock the managers when they restart
   hbp.mip.swarm_autolock:
     state: enabled
-  no_log: true
 
 - name: Unlock this manager with the key of the vault
   hbp.mip.swarm_autolock:
     state: unlocked
-  no_log: true
 """
 
 RETURN = r"""
@@ -233,7 +231,7 @@ def main() -> None:
         run = Autolock(client, params, module.check_mode)
         local = run.local()
         result.update(local_state=local.state, cluster_id=local.cluster_id)
-        before = {"local_state": local.state}
+        before: Dict[str, Any] = {"local_state": local.state}
         if module.check_mode and local.state == _swarm.NONE and state != "unlocked":
             module.exit_json(changed=state == "enabled", msg="would be done once the swarm exists", **result)
         if state == "unlocked":
@@ -253,7 +251,7 @@ def main() -> None:
             result["autolock"] = run.used()
     except (_swarm.SwarmError, EngineError) as error:
         module.fail_json(msg=hide_secrets(str(error)), changed=changed, **result)
-    after = {"local_state": result["local_state"], "autolock": result["autolock"]}
+    after: Dict[str, Any] = {"local_state": result["local_state"], "autolock": result["autolock"]}
     if module.check_mode and changed:
         after = {"local_state": "manager"} if state == "unlocked" else {"autolock": state != "disabled"}
     # Only the action plugin, which takes it out again, sees the key.

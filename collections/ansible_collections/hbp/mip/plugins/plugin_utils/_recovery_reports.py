@@ -111,9 +111,9 @@ def plan_id(steps: Sequence[Mapping[str, str]]) -> str:
 def recover(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
     """Judge what the members of the swarm told, and say what would be done about it.
 
-    :arg data: ``nodes``, by node name, with ``found``, what swarm_recovery returned, and ``first``, ``second``, ``demotion`` and
-        ``removal`` of what was done; ``recorded``, what is remembered of the swarm; ``sets``, the backups, oldest first. After a treatment
-        also ``before``, the report that led to it, ``asked``, the plan that was wanted, and ``confirmed``.
+    :arg data: ``nodes``, by node name, with ``found``, what swarm_recovery returned, and ``unlocked``, ``first``, ``second``,
+        ``demotion`` and ``removal`` of what was done; ``recorded``, what is remembered of the swarm; ``sets``, the backups, oldest
+        first. After a treatment also ``before``, the report that led to it, ``asked``, the plan that was wanted, and ``confirmed``.
     :returns: ``case``, one of C(well), C(locked), C(majority-lost), C(sole-manager-lost), C(managers-damaged), C(certificate-expired),
         C(foreign-swarm), C(engines-stopped), C(workers), C(unreachable); ``explanation``; ``nodes`` with their findings; ``steps``, what
         would be done, each ``{node, treatment, why}``; ``plan``, their id; ``next``; ``problems``.
@@ -228,7 +228,7 @@ def recover(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
     for node, result in answers.items():
         problems += [
             problem(node, f"recover-{key}", str(result[key]["msg"]), f"mipfed -f {name} recover")
-            for key in ("first", "second", "demotion", "removal")
+            for key in ("unlocked", "first", "second", "demotion", "removal")
             if result.get(key, {}).get("msg")
         ]
     before = data.get("before") or {}

@@ -20,6 +20,7 @@ from ansible_collections.hbp.mip.plugins.plugin_utils import (
     _link_access,
     _link_rates,
     _links,
+    _manager_reports,
     _node_reports,
     _recovery_reports,
     _service_reports,
@@ -42,6 +43,7 @@ TITLES = {
     "token": "The tokens of federation {name} were not replaced:",
     "kit": "The site kits of federation {name}:",
     "firewall": "The firewalls of federation {name} are not as the inventory says:",
+    **_manager_reports.TITLES,
     **_recovery_reports.TITLES,
 }
 
@@ -268,5 +270,6 @@ REPORTS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Report]] = {
     "token": _life_reports.token,
     "kit": _kit_reports.kit,
     "firewall": firewall,
+    **_manager_reports.REPORTS,
     **_recovery_reports.REPORTS,
 }
