@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from mipfed.inventory import Inventory, Source
 
 
+#: Playbooks whose work on a hospital is done on its host, not through the swarm.
+_OVER_SSH = frozenset(f"hbp.mip.{verb}" for verb in ("check", "compile", "consolidate", "data", "firewall", "verify"))
+
+
 @dataclass(frozen=True)
 class Options:
     """The options that stand before or after the verb, after merging; the one after the verb wins."""
@@ -206,6 +210,7 @@ class Session:
         """
         from mipfed.runner import Job
 
+        self._tell_silent(playbook, prepared)
         limit = self.options.limit
         if limit and with_controllers:
             limit = f"{limit},pusher,master"
@@ -227,6 +232,14 @@ class Session:
             command=self.again(),
         )
         return self.execute(job, self.tips(prepared), following or self.call("check -l {host}"))
+
+    def _tell_silent(self, playbook: str, prepared: Prepared) -> None:
+        """Say which hospitals a playbook does not come to, because it works over SSH on those that it is for."""
+        from mipfed import render
+
+        silent = [node["name"] for node in prepared.resolved["kits"] if node["site_kit"] == "member"]
+        if silent and playbook in _OVER_SSH and self.options.output is Output.TEXT:
+            render.line(f"Not on {', '.join(silent)}: joined with a site kit, which gives no access over SSH.")
 
     @staticmethod
     def report(outcome: Outcome, verb: str, show: Callable[[Console, Any], None]) -> Outcome:
