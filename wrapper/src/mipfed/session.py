@@ -132,6 +132,8 @@ class Session:
         if not inventory.hosts:
             raise MipfedError(ExitCode.NO_HOSTS, f"{paths.shown(source.path)} has no hosts.")
         resolved = inventories.resolve(inventory)
+        if password is None and resolved["swarm_autolock"] and self.command in ("deploy", "node add", "node enable", "node replace"):
+            password = vault.choose(self.options.vault_password_file, source.name)
         if not inventory.matched:
             hosts = ", ".join(inventory.hosts)
             raise MipfedError(ExitCode.NO_HOSTS, f"--limit {self.options.limit} matches no host of {source.name}.", next=f"Hosts: {hosts}")
