@@ -4,7 +4,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Breaks a federation of lab machines in several ways, and measures when that is noticed and when all is well again.
 
-    bench/failures.py [--workers 2] [--cut 60] [--fault NAME]... [--output docs/failures.md]
+    bench/failures.py [--workers 5] [--cut 60] [--fault NAME]... [--output docs/failures.md]
+
+First one more hospital is added with `mipfed node add`, with the API asked ten times a second.
 
 Nothing is done by hand after a fault. Well is a federation whose API knows all nodes and whose swarm runs all services, three looks in a
 row. After each fault the swarm must be the same one, and every key that was written into the keystore before must be there. The lab
@@ -21,6 +23,7 @@ import platform
 import shlex
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable
@@ -109,6 +112,12 @@ class Federation:
         inside = f"docker exec $(docker ps -q -f label=eu.humanbrainproject.mip.service=exareme-keystore) {command}"
         return self.ssh(self.master, inside)
 
+    def lose_keystore(self) -> None:
+        """Delete all that the keystore has on its disk, and kill it. What the bench wrote is lost with it, and not looked for any more."""
+        container = "$(docker ps -q -f label=eu.humanbrainproject.mip.service=exareme-keystore)"
+        self.ssh(self.master, f"c={container}; docker exec $c sh -c 'rm -rf /consul/data/*' && docker kill $c")
+        self.written = 0
+
     def write(self) -> None:
         """Write one more key into the keystore."""
         self.keystore(f"consul kv put bench/{self.written} {self.written}")
@@ -132,6 +141,48 @@ class Row:
     noticed: float | None
     first_words: str
     recovered: float
+
+
+@dataclass
+class Added:
+    """How `mipfed node add` went: seconds, how often the API was asked meanwhile, and what it did not answer."""
+
+    name: str
+    before: int
+    seconds: float
+    asked: int
+    failures: list[str]
+    changed: int
+
+
+def add(name: str, address: str, master: str, before: int) -> Added:
+    """Add a hospital, with the API asked ten times a second."""
+    over = threading.Event()
+    failures: list[str] = []
+    asked = 0
+
+    def ask() -> None:
+        nonlocal asked
+        while not over.wait(0.1):
+            asked += 1
+            try:
+                with urllib.request.urlopen(f"http://{master}:9090/mining/algorithms.json", timeout=5) as answer:
+                    json.load(answer)
+            except (OSError, ValueError) as error:
+                failures.append(str(error))
+
+    print(f"node add {name} …", file=sys.stderr, flush=True)
+    thread = threading.Thread(target=ask)
+    thread.start()
+    began = time.monotonic()
+    try:
+        document = json.loads(run("mipfed", "-f", LAB, "-o", "json", "node", "add", name, "--address", address, "-y"))
+    finally:
+        seconds = time.monotonic() - began
+        over.set()
+        thread.join()
+    print(f"  {seconds:.1f} s; the API was asked {asked} times, {len(failures)} failures", file=sys.stderr)
+    return Added(name, before, seconds, asked, failures, document["result"]["changed"])
 
 
 def wait_until_well(federation: Federation, limit: float) -> float:
@@ -200,6 +251,7 @@ def faults(federation: Federation, cut: float) -> dict[str, tuple[Callable[[], N
 
     return {
         "keystore killed": (lambda: ignore(federation.ssh, master, container.format("exareme-keystore")), None, 0),
+        "keystore killed, and its data lost": (federation.lose_keystore, None, 0),
         "master's engine killed": (lambda: ignore(federation.ssh, master, container.format("exareme-master")), None, 0),
         "a hospital's engine killed": (lambda: ignore(federation.ssh, worker, container.format("exareme")), None, 0),
         "a hospital's Docker engine killed": (lambda: ignore(federation.ssh, worker, "systemctl kill -s KILL docker.service"), None, 0),
@@ -218,8 +270,9 @@ def ignore(function: Callable[..., Any], *arguments: str) -> None:
         function(*arguments)
 
 
-def table(rows: list[Row], workers: int, load: tuple[float, float, float], changed: int) -> str:
+def table(rows: list[Row], added: Added, load: tuple[float, float, float], changed: int) -> str:
     """The measurements as Markdown."""
+    workers = added.before + 1
     lines = [
         "# Behaviour in case of failure",
         "",
@@ -243,6 +296,11 @@ def table(rows: list[Row], workers: int, load: tuple[float, float, float], chang
         lines.append(f"| {row.name} | {lasts} | {noticed} | {words} | {row.recovered:.1f} |")
     lines += [
         "",
+        f"Before that, `mipfed node add` took a hospital into a running federation of {added.before} hospitals: one command, "
+        f"{added.seconds:.0f} s, {added.changed} changes,",
+        f"its datasets brought in. The engine's API was asked ten times a second meanwhile: {added.asked} requests, "
+        f"{len(added.failures)} failures.",
+        "",
         "A node that is silent for 15 s counts as down. Its engine keeps running, but when the node is back the swarm ends that container",
         "and starts a new one, which registers under its new address. A shorter cut changes nothing.",
     ]
@@ -252,7 +310,7 @@ def table(rows: list[Row], workers: int, load: tuple[float, float, float], chang
 def main() -> None:
     """Run the bench."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--workers", type=int, default=2, help="hospitals in the lab")
+    parser.add_argument("--workers", type=int, default=5, help="hospitals in the lab before one more is added")
     parser.add_argument("--cut", type=float, default=60, help="length of the long cut in seconds; 600 is what production is promised")
     parser.add_argument("--limit", type=float, default=600, help="seconds after which a federation counts as not recovered")
     parser.add_argument("--fault", action="append", default=[], help="only faults with this in their name; may be repeated")
@@ -261,23 +319,28 @@ def main() -> None:
     load = os.getloadavg()
     run("mipfed", "lab", "down", "--name", LAB)
     try:
-        run("mipfed", "lab", "up", "--name", LAB, "--workers", str(options.workers))
+        run("mipfed", "lab", "up", "--name", LAB, "--workers", str(options.workers + 1))
         path = INVENTORY / "group_vars/all/main.yml"
         values = yaml.safe_load(path.read_text())
-        hosts = yaml.safe_load((INVENTORY / "hosts.yml").read_text())["all"]["children"]["master"]["hosts"]
+        document = yaml.safe_load((INVENTORY / "hosts.yml").read_text())
+        groups = document["all"]["children"]
+        name, new = groups["workers"]["hosts"].popitem()
+        (INVENTORY / "hosts.yml").write_text(yaml.safe_dump(document, sort_keys=False))
         # The bench asks from the gateway of the machines' network.
-        gateway = str(next(iter(hosts.values()))["ansible_host"]).rpartition(".")[0] + ".1"
+        master = str(next(iter(groups["master"]["hosts"].values()))["ansible_host"])
+        gateway = master.rpartition(".")[0] + ".1"
         values["mip_firewall"] = {"engine_allow": [gateway]}
         path.write_text(yaml.safe_dump(values))
         run("mipfed", "-f", LAB, "deploy", "-y")
+        added = add(name, str(new["ansible_host"]), master, options.workers)
         federation = Federation()
         rows = []
         for name, (begin, end, lasts) in faults(federation, options.cut).items():
             if not options.fault or any(part in name for part in options.fault):
                 rows.append(measure(federation, name, begin, end, lasts, options.limit))
-        document = json.loads(run("mipfed", "-f", LAB, "-o", "json", "deploy", "-y"))
-        changed = sum(host["changed"] for host in document["hosts"].values())
-        options.output.write_text(table(rows, options.workers, load, changed))
+        deployed = json.loads(run("mipfed", "-f", LAB, "-o", "json", "deploy", "-y"))
+        changed = sum(host["changed"] for host in deployed["hosts"].values())
+        options.output.write_text(table(rows, added, load, changed))
         print(options.output.read_text())
     except Broken as error:
         sys.exit(str(error))
