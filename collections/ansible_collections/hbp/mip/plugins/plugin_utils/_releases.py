@@ -85,7 +85,9 @@ def new(
     :arg verb: what made it: deploy, upgrade or rollback.
     :arg came_from: the release that a rollback went to.
     """
-    running = {
+    aside = {node["name"] for node in federation.get("disabled", ())}
+    stopped = {str(entry["name"]) for entry in services if entry.get("stopped_since") or entry.get("node") in aside}
+    known = {
         str(entry["name"]): {"node": entry.get("node", ""), "image": entry.get("image", ""), "spec_sha256": entry.get("spec_sha256", "")}
         for entry in services
         if entry.get("action") != "removed"
@@ -99,8 +101,9 @@ def new(
         "who": f"{os.environ.get('SUDO_USER') or getpass.getuser()}@{platform.node()}",
         "collection": collection_version(),
         "commit": commit(inventory),
-        "images": images_of(federation, running),
-        "services": running,
+        "images": images_of(federation, known),
+        # What is stopped on purpose runs nothing, and its specification says so.
+        "services": {name: entry for name, entry in known.items() if name not in stopped},
     }
 
 

@@ -247,6 +247,13 @@ def test_a_node_that_is_gone_makes_no_release_and_one_that_comes_does(tmp_path: 
     assert _releases.write(tmp_path, _releases.new(found, tmp_path, rest, "deploy")) == (1, True)
     assert _releases.write(tmp_path, _releases.new(found, tmp_path, every, "deploy")) == (2, True)
     assert _releases.write(tmp_path, _releases.new(found, tmp_path, rest, "deploy")) == (2, False)
+    # Nor does one that is set aside, or stopped on purpose, although its specification is another one.
+    scaled = [{**service, "spec_sha256": "0"} if service["node"] == "h-wk-b" else service for service in every]
+    aside = {**found, "disabled": [{"name": "h-wk-b"}]}
+    assert _releases.write(tmp_path, _releases.new(aside, tmp_path, scaled, "deploy")) == (2, False)
+    stopped = [{**service, "stopped_since": "2026-11-22T12:00:00Z"} if service["node"] == "h-wk-b" else service for service in scaled]
+    assert _releases.write(tmp_path, _releases.new(found, tmp_path, stopped, "deploy")) == (2, False)
+    assert _releases.write(tmp_path, _releases.new(found, tmp_path, scaled, "deploy")) == (3, True)
 
 
 def test_without_a_lock_a_release_has_the_digests_that_the_swarm_found(tmp_path: Path) -> None:
