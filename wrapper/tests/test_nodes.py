@@ -242,6 +242,8 @@ def test_drain_and_tokens(project: Project) -> None:
     reporting(project, "token_rotate", verb="token", rotated={"msg": "no majority"})
     assert project.run("-f", "fed", "token", "rotate", "worker", "-y").code == ExitCode.CHECK
     assert project.run("-f", "fed", "token", "rotate").code == ExitCode.DECLINED
+    # A federation whose managers are not locked has no unlock key.
+    assert project.run("-f", "fed", "token", "rotate", "--unlock-key", "-y").code == ExitCode.CONFIGURATION
 
 
 KIT = {"fed-wk-2": {"mip_site_kit": "member"}}

@@ -31,3 +31,10 @@ def token(out: Console, data: Mapping[str, Any]) -> None:
     ca = data.get("ca")
     if isinstance(ca, Mapping) and ca.get("rotated"):
         out.print(f"Replaced the certificate authority: {ca.get('nodes')} nodes have new certificates.", markup=False)
+    key = data.get("unlock_key")
+    if isinstance(key, Mapping) and key.get("rotated"):
+        out.print("Replaced the unlock key of the managers; it is in the vault.", markup=False)
+        if key.get("behind"):
+            out.print(
+                f"Not working then, and unlocked with the key of before, which is kept, too: {', '.join(key['behind'])}.", markup=False
+            )

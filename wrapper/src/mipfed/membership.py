@@ -421,13 +421,20 @@ def readdress(session: Session, name: str, address: str, ssh_address: str, ignor
     return _ended(session.play(playbook, session.prepare(), variables=variables), name, f"{name} has its new address")
 
 
-def rotate(session: Session, roles: list[str], *, ca: bool) -> Outcome:
+def rotate(session: Session, roles: list[str], *, ca: bool, unlock_key: bool = False) -> Outcome:
     """Carry out `token rotate`."""
     whose = " and ".join(f"{role}s" for role in roles)
     lines = [f"The join token{'s' if len(roles) > 1 else ''} for {whose} cannot be used any more: new ones take their place."]
     if ca:
         lines.append("The swarm's certificate authority is replaced, and every node gets a new certificate; all nodes must be there.")
+    prepared = session.prepare()
+    if unlock_key:
+        lines.append("The key that unlocks the managers after a restart is replaced, in the vault, too.")
+        if not prepared.resolved["swarm_autolock"]:
+            raise configuration("The managers of this federation are not locked, so that they have no unlock key (mip_swarm_autolock).")
     session.confirm("\n".join(lines), "Rotate?")
-    session.arguments = [roles[0] if len(roles) == 1 else "both", *(["--ca"] if ca else [])]
-    outcome = session.play("hbp.mip.token_rotate", session.prepare(), variables={"token_roles": roles, "token_ca": ca})
+    options = [*(["--ca"] if ca else []), *(["--unlock-key"] if unlock_key else [])]
+    session.arguments = [roles[0] if len(roles) == 1 else "both", *options]
+    variables = {"token_roles": roles, "token_ca": ca, "token_unlock_key": unlock_key}
+    outcome = session.play("hbp.mip.token_rotate", prepared, variables=variables)
     return session.report(outcome, "token", life_reports.token)

@@ -204,8 +204,11 @@ def token_rotate(
     session: Session,
     which: Annotated[Tokens, typer.Argument(help="Whose tokens.")] = Tokens.BOTH,
     ca: Annotated[bool, typer.Option("--ca", help="Replace the certificate authority as well, and wait for all nodes.")] = False,
+    unlock_key: Annotated[
+        bool, typer.Option("--unlock-key", help="Replace the key that unlocks the managers as well, also in the vault.")
+    ] = False,
 ) -> Outcome:
     """Make the swarm's join tokens worthless that somebody may have seen. Members are not disturbed."""
     from mipfed import membership
 
-    return membership.rotate(session, ["worker", "manager"] if which is Tokens.BOTH else [which.value], ca=ca)
+    return membership.rotate(session, ["worker", "manager"] if which is Tokens.BOTH else [which.value], ca=ca, unlock_key=unlock_key)

@@ -106,10 +106,19 @@ def node(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
 def token(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
     """Tell which tokens were replaced.
 
-    :arg data: ``rotated``, the result of swarm_rotate.
+    :arg data: ``rotated``, the result of swarm_rotate, and ``autolock``, one of swarm_autolock if the unlock key was to be replaced.
+    :returns: ``rotated``, ``ca``, ``unlock_key`` (``rotated``, ``behind``), ``problems``.
     """
     result = data["rotated"]
-    failed = "cluster_id" not in result or (result.get("msg") and not result.get("rotated"))
     master = next(entry["name"] for entry in federation["nodes"] if entry["kind"] == "master")
-    problems = [problem(master, "not-rotated", str(result.get("msg")), f"mipfed -f {federation['name']} status")] if failed else []
-    return {"rotated": result.get("rotated", []), "ca": result.get("ca", {}), "ok": not problems, "problems": problems}
+    status = f"mipfed -f {federation['name']} status"
+    problems: list[Problem] = []
+    if "cluster_id" not in result or (result.get("msg") and not result.get("rotated")):
+        problems.append(problem(master, "not-rotated", str(result.get("msg")), status))
+    key = data.get("autolock") or {}
+    unlock_key = {"rotated": bool(key.get("changed")) and not key.get("failed"), "behind": list(key.get("behind") or ())}
+    if key and not key.get("skipped") and not unlock_key["rotated"]:
+        unused = "the swarm does not use autolock (mip_swarm_autolock), so that there is no unlock key"
+        problems.append(problem(master, "unlock-key-not-rotated", str(key.get("msg") or unused), status))
+    done = {"rotated": result.get("rotated", []), "ca": result.get("ca", {}), "unlock_key": unlock_key}
+    return {**done, "ok": not problems, "problems": problems}

@@ -82,6 +82,21 @@ def test_tokens() -> None:
     assert report["problems"] == [{"node": "h-ms", "code": "not-rotated", "message": "no manager", "fix": "mipfed -f hosp status"}]
 
 
+def test_unlock_key() -> None:
+    rotated = {"rotated": ["worker"], "ca": {}, "cluster_id": "c", "changed": True}
+    skipped = _life_reports.token(federation(), {"rotated": rotated, "autolock": {"skipped": True, "changed": False}})
+    assert skipped["ok"] and not skipped["unlock_key"]["rotated"]
+    done = _life_reports.token(federation(), {"rotated": rotated, "autolock": {"changed": True, "behind": ["h-1"]}})
+    assert done["ok"] and done["unlock_key"] == {"rotated": True, "behind": ["h-1"]}
+    # The key is a new one, and the vault has the old one: that is no success.
+    lost = _life_reports.token(
+        federation(), {"rotated": rotated, "autolock": {"changed": True, "failed": True, "msg": "could not be kept"}}
+    )
+    assert [(entry["code"], entry["message"]) for entry in lost["problems"]] == [("unlock-key-not-rotated", "could not be kept")]
+    unused = _life_reports.token(federation(), {"rotated": rotated, "autolock": {"changed": False}})
+    assert "does not use autolock" in unused["problems"][0]["message"]
+
+
 def test_a_disabled_node_is_set_aside_and_its_engine_stopped_or_left() -> None:
     found = federation(h_wk_a={"reason": "new roof", "since": "2026-11-22T10:00:00Z"})
     assert [node["name"] for node in found["nodes"]] == ["h-ms", "h-ui", "h-wk-b"]
