@@ -424,8 +424,14 @@ def test_records_are_private_and_few(project: Project) -> None:
     alive = runs / "20190101T000000-deploy"
     alive.mkdir()
     (alive / "pid").write_text(str(os.getpid()), encoding="utf-8")
+    # What a run was given, and left because it was killed.
+    given = [folder / "variables.json" for folder in (runs / "20200101T000029-deploy", alive)]
+    for path in given:
+        path.write_text("canary-7c", encoding="utf-8")
     assert project.run("deploy", "-y", "-f", "fed").code == ExitCode.OK
     kept = project.runs()
+    assert given[0].parent in kept
+    assert [path.exists() for path in given] == [False, True]
     assert alive in kept
     assert len(kept) == 21
     assert kept[-1].stat().st_mode & 0o777 == 0o700

@@ -37,6 +37,7 @@ _REMOVED = (
     "ANSIBLE_VAULT_IDENTITY_LIST",
     "ANSIBLE_VAULT_PASSWORD_FILE",
 )
+_VARIABLES = "variables.json"
 _IDENT = "ansible"
 
 
@@ -147,8 +148,12 @@ def new_folder(federation: str, verb: str) -> Path:
         except FileExistsError:
             number += 1
     (folder / "pid").write_text(str(os.getpid()))
-    for old in sorted(path for path in runs.iterdir() if path.is_dir())[:-KEEP_RUNS]:
-        if not _alive(old):
+    known = sorted(path for path in runs.iterdir() if path.is_dir())
+    ended = [path for path in known if not _alive(path)]
+    for old in ended:
+        # What a run is given may be secret, and one that was killed has left it.
+        (old / _VARIABLES).unlink(missing_ok=True)
+        if old in known[:-KEEP_RUNS]:
             shutil.rmtree(old, ignore_errors=True)
     return folder
 
@@ -277,7 +282,7 @@ def run(job: Job, on_step: Callable[[Step, Collector], None], on_interrupt: Call
         with contextlib.ExitStack() as stack:
             events = stack.enter_context((folder / "events.jsonl").open("w", encoding="utf-8"))
             if job.variables:
-                variables = _write_private(folder / "variables.json", json.dumps(dict(job.variables)))
+                variables = _write_private(folder / _VARIABLES, json.dumps(dict(job.variables)))
                 arguments += ["-e", f"@{variables}"]
             if job.vault_password is not None:
                 server = stack.enter_context(vault.PasswordServer(job.vault_password))
