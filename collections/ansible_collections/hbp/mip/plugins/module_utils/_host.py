@@ -58,7 +58,8 @@ PACKAGES = (
 
 # The first try makes the kernel load modules, which a busy or emulated host takes long for: that is no missing feature.
 _PROBE_TIMEOUT = 30.0
-_ENGINE_TIMEOUT = 3.0
+# A busy host's engine answers late; only one that hangs takes as long as this.
+_ENGINE_TIMEOUT = 10.0
 
 
 def read_text(path: str) -> str:
@@ -785,7 +786,8 @@ def gather(
         facts["dns"] = _host_names.ask_name_servers(facts["name_servers"], "" if _host_names.is_address(name) else name)
         if registry and not _proxied(docker["proxy"], name):
             tls = registry_tls and registry_uses_tls(registry, docker["insecure_registries"])
-            facts["registry"] = _host_names.registry(registry, tls)
+            answered = not facts["dns"] or any(item["ms"] is not None for item in facts["dns"])
+            facts["registry"] = _host_names.registry(registry, tls, answered)
     return facts
 
 

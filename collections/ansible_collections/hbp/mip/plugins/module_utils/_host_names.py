@@ -19,8 +19,10 @@ from ansible_collections.hbp.mip.plugins.module_utils import _der, _netlink
 #: Seconds for all name servers together: the libc's resolver waits five for each. One that asks others itself may need two.
 DNS_TIMEOUT = 2.5
 _DNS_REPEAT = 0.5
-#: Seconds for looking the name up, connecting and the certificate, a third for each; a lost first packet is repeated after one.
-REGISTRY_TIMEOUT = 5.0
+#: Seconds for connecting and the certificate, a half for each; a lost first packet is repeated after one.
+REGISTRY_TIMEOUT = 4.0
+#: Seconds for looking a name up: the libc asks again after five. Where no name server answers, there is nothing to wait for.
+_LOOK_UP, _LOOK_UP_IN_VAIN = 12.0, 2.0
 _TYPE_A, _TYPE_NS = 1, 2
 
 
@@ -135,37 +137,44 @@ def is_address(host: str) -> bool:
     return True
 
 
-def registry(name: str, tls: bool, timeout: float = REGISTRY_TIMEOUT) -> dict[str, Any]:
-    """Connect to a registry as the engine does.
+def registry(name: str, tls: bool, names_are_answered: bool = True, timeout: float = REGISTRY_TIMEOUT) -> dict[str, Any]:
+    """Connect to a registry as the engine does. `names_are_answered` tells whether a name server of this host answers.
 
     Returns {name, host, port, tls, resolved, connected, error, issuer, subject, trusted, reason}: `error` is why there is no
     connection; `issuer` and `subject` name the certificate's organisation or common name; `reason` is why it is not trusted, with
-    `verify_code`, OpenSSL's number of that. It takes about `timeout` seconds at most.
+    `verify_code`, OpenSSL's number of that. Once its name is known, it takes about `timeout` seconds at most.
     """
     host, port = split_registry(name)
     port = port or (443 if tls else 80)
     found: dict[str, Any] = {"name": name, "host": host, "port": port, "tls": tls, "resolved": False, "connected": False, "error": ""}
-    answer = _netlink.in_child(lambda: _connect(name, host, port, tls, timeout), timeout * 4 / 3)
-    if "resolved" not in answer:
-        answer = {"error": answer.get("error") or "no answer"}
-        if is_address(host):
-            answer["resolved"] = True
-    found.update(answer)
+    known = _netlink.in_child(lambda: _addresses_of(host, port), _LOOK_UP if names_are_answered else _LOOK_UP_IN_VAIN)
+    if is_address(host):
+        known.setdefault("addresses", [host])
+    if "addresses" not in known:
+        found["error"] = known.get("error") or "no answer"
+        return found
+    found["resolved"] = True
+    answer = _netlink.in_child(lambda: _connect(name, host, known["addresses"], port, tls, timeout), timeout * 3 / 2)
+    found.update(answer if "connected" in answer else {"error": answer.get("error") or "no answer"})
     return found
 
 
-def _connect(name: str, host: str, port: int, tls: bool, timeout: float) -> dict[str, Any]:
+def _addresses_of(host: str, port: int) -> dict[str, Any]:
+    """The first address of each family: the engine tries all of them, but that is enough to tell."""
     try:
         places = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
     except OSError as error:
-        return {"resolved": False, "connected": False, "error": error.strerror or str(error)}
-    answer: dict[str, Any] = {"resolved": True, "connected": False, "error": ""}
-    connection = None
-    # the engine tries all addresses; the first of each family is enough to tell
+        return {"error": error.strerror or str(error)}
     first = {place[0]: str(place[4][0]) for place in reversed(places)}
-    for address in (first[family] for family in (socket.AF_INET, socket.AF_INET6) if family in first):
+    return {"addresses": [first[family] for family in (socket.AF_INET, socket.AF_INET6) if family in first]}
+
+
+def _connect(name: str, host: str, addresses: Sequence[str], port: int, tls: bool, timeout: float) -> dict[str, Any]:
+    answer: dict[str, Any] = {"connected": False, "error": ""}
+    connection = None
+    for address in addresses:
         try:
-            connection = socket.create_connection((address, port), timeout / 3)
+            connection = socket.create_connection((address, port), timeout / 2)
             break
         except OSError as error:
             answer["error"] = error.strerror or str(error) or "no answer"
@@ -173,9 +182,9 @@ def _connect(name: str, host: str, port: int, tls: bool, timeout: float) -> dict
         return answer
     answer.update(connected=True, error="")
     with connection:
-        connection.settimeout(timeout / 3)
+        connection.settimeout(timeout / 2)
         if tls:
-            answer.update(_certificate(connection, name, host, port, timeout / 3))
+            answer.update(_certificate(connection, name, host, port, timeout / 2))
     return answer
 
 
