@@ -18,6 +18,7 @@ from mipfed.errors import MipfedError, Problem
 from mipfed.exitcodes import ExitCode
 from mipfed.firewall import firewall_app
 from mipfed.images import image_app
+from mipfed.keycloak import keycloak_app
 from mipfed.kits import kit_app
 from mipfed.locks import lock_app
 from mipfed.nodes import node_app, token_app
@@ -426,6 +427,7 @@ app.add_typer(node_app, name="node")
 app.add_typer(token_app, name="token")
 app.add_typer(data_app, name="data")
 app.add_typer(kit_app, name="kit")
+app.add_typer(keycloak_app, name="keycloak")
 app.add_typer(firewall_app, name="firewall")
 app.add_typer(image_app, name="image")
 app.add_typer(release_app, name="release")

@@ -19,14 +19,14 @@ from typing import Any
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
-from ansible_collections.hbp.mip.plugins.plugin_utils import _backup_values, _ldsm
+from ansible_collections.hbp.mip.plugins.plugin_utils import _backup_values, _keycloak_values, _ldsm
 
 #: Inventory groups that hold nodes of the federation, with the kind of node each stands for.
 KINDS = {"master": "master", "ui": "ui", "workers": "worker"}
 NAME = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 #: Variables whose values never leave the inventory; the result only tells whether they are there.
-SECRETS = frozenset({"mip_first_password"})
+SECRETS = frozenset({"mip_first_password", *_keycloak_values.SECRETS})
 #: Variables of a host that are read besides ``mip_*``.
 CONNECTION = frozenset({"ansible_connection", "ansible_host", "ansible_port"})
 
@@ -247,6 +247,7 @@ def _check_values(config: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]],
     if catalogue["timeout_seconds"] <= 0 or catalogue["retries"] < 0:
         errors.append("mip_data.catalogue: timeout_seconds must be more than 0, and retries 0 or more")
     errors.extend(_backup_values.wrong(config["mip_backup"]))
+    errors.extend(_keycloak_values.wrong(config["mip_keycloak"], lab))
     if not str(config["mip_data_root"]).startswith("/"):
         errors.append(f"mip_data_root: {config['mip_data_root']!r} is not an absolute path")
 
@@ -282,7 +283,8 @@ def resolve(inventory_name: str, groups: Mapping[str, Sequence[str]], hostvars: 
     if errors:
         raise FederationError(errors)
     managers = sum(node["manager"] for node in nodes)
-    resolved = {key.removeprefix("mip_"): value for key, value in config.items() if key != "mip_federation"}
+    resolved = {key.removeprefix("mip_"): value for key, value in config.items() if key != "mip_federation" and key not in SECRETS}
+    resolved["keycloak"] = _keycloak_values.resolved(config["mip_keycloak"], name, shared)
     # Whoever works on `nodes` reaches them over SSH; a hospital that joined with a site kit gives no access.
     disabled = [node for node in nodes if node["disabled"]]
     kits = [{key: value for key, value in node.items() if key != "disabled"} for node in nodes if node["site_kit"] and not node["disabled"]]

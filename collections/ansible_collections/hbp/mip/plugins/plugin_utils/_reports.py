@@ -15,6 +15,7 @@ from typing import Any
 
 from ansible_collections.hbp.mip.plugins.plugin_utils import (
     _images,
+    _keycloak_reports,
     _kit_reports,
     _life_reports,
     _link_access,
@@ -43,6 +44,7 @@ TITLES = {
     "token": "The tokens of federation {name} were not replaced:",
     "kit": "The site kits of federation {name}:",
     "firewall": "The firewalls of federation {name} are not as the inventory says:",
+    "keycloak": "The Keycloak realm of federation {name} is not as it should be:",
     **_manager_reports.TITLES,
     **_recovery_reports.TITLES,
 }
@@ -270,6 +272,7 @@ REPORTS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Report]] = {
     "token": _life_reports.token,
     "kit": _kit_reports.kit,
     "firewall": firewall,
+    "keycloak": _keycloak_reports.keycloak,
     **_manager_reports.REPORTS,
     **_recovery_reports.REPORTS,
 }
