@@ -129,7 +129,8 @@ class Lab:
         images |= {f"{worker}_exareme": engine["image"] for worker in self.workers}
         if sorted(services) != sorted(f"{name} 1/1 {image}" for name, image in images.items()):
             return False
-        return self.all_active(0)
+        # What was started a moment ago registers soon, which costs less than a deploy.
+        return self.all_active(60)
 
 
 def lab_command(*arguments: str) -> None:

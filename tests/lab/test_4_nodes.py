@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from .conftest import INVENTORY, LAB, Lab, lab_command
 from .test_2_deployed import watched
@@ -189,4 +189,16 @@ def test_tokens_are_rotated_and_the_old_ones_refused(nodes: Lab, new: str, power
 def test_the_master_and_the_last_worker_stay(nodes: Lab) -> None:
     assert "without it there is no federation" in nodes.run("node", "remove", nodes.master, "-y", code=2).stderr
     assert "has no node nobody" in nodes.run("node", "remove", "nobody", "-y", code=10).stderr
-    assert Path(INVENTORY / "hosts.yml").exists()
+    hosts = INVENTORY / "hosts.yml"
+    kept = hosts.read_text()
+    document = yaml.safe_load(kept)
+    workers = document["all"]["children"]["workers"]["hosts"]
+    for name in nodes.workers[1:]:
+        del workers[name]
+    alone = yaml.safe_dump(document)
+    hosts.write_text(alone)
+    try:
+        assert "is the only worker" in nodes.run("node", "remove", nodes.workers[0], "-y", code=3).stderr
+        assert hosts.read_text() == alone
+    finally:
+        hosts.write_text(kept)

@@ -125,7 +125,7 @@ def test_a_kit_is_made_and_the_members_let_the_address_in(hospital: Hospital, tm
     assert path.stat().st_mode & 0o777 == 0o600
     for node in (hospital.lab.master, *hospital.lab.workers):
         assert hospital.address in hospital.lab.ssh(node, f"nft list set inet mip_{LAB.replace('-', '_')} peers")
-    assert "engine" not in hospital.lab.ssh(hospital.lab.master, f"docker service ls -q --filter name={HOSPITAL}_")
+    assert hospital.lab.ssh(hospital.lab.master, f"docker service ls -q --filter name={HOSPITAL}_") == ""
     hospital.token = hospital.lab.ssh(hospital.lab.master, "docker swarm join-token -q worker")
     secrets = {hospital.token.rpartition("-")[2], made["passphrase"]}
     files = [
