@@ -36,6 +36,8 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 LAB = "lab-fail"
 INVENTORY = ROOT / "inventories" / LAB
+#: From this line on the document is written by hand, and stays.
+KEPT = "## The fault matrix"
 ENVIRONMENT = {**os.environ, "PATH": f"{ROOT / '.venv/bin'}:{os.environ['PATH']}", "NO_COLOR": "1"}
 LOOKS = 3
 
@@ -340,7 +342,8 @@ def main() -> None:
                 rows.append(measure(federation, name, begin, end, lasts, options.limit))
         deployed = json.loads(run("mipfed", "-f", LAB, "-o", "json", "deploy", "-y"))
         changed = sum(host["changed"] for host in deployed["hosts"].values())
-        options.output.write_text(table(rows, added, load, changed))
+        kept = options.output.read_text().partition(KEPT) if options.output.exists() else ("", "", "")
+        options.output.write_text(table(rows, added, load, changed) + "".join(("\n", *kept[1:]) if kept[1] else ()))
         print(options.output.read_text())
     except Broken as error:
         sys.exit(str(error))
