@@ -1,10 +1,11 @@
 # Copyright: (c) 2026, The hbp.mip authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`mipfed unlock` and the vault password of autolock; the playbooks tell what they were given. The hosts' part is tested on engines."""
+"""`mipfed unlock`, `master move`, and the vault password of autolock. What happens on hosts is tested on engines and labs."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,71 @@ def test_autolock_needs_a_vault_password(project: Project, tmp_path: Path) -> No
     (folder / "state/unlock_key.vault").write_text(encrypt("schema: 1", "secret"))
     assert project.run("-f", "fed", "status").code == ExitCode.CONFIGURATION
     assert project.run("-i", str(folder), "config", "show").code == ExitCode.OK
+
+
+MOVE = """\
+- name: Report
+  hosts: pusher
+  gather_facts: false
+  become: false
+  tasks:
+    - name: "Report: move"
+      hbp.mip.answer:
+        answer:
+          msg: as it was
+          mip_error: check
+          mip_report:
+            verb: move
+            schema: 1
+            data:
+              from: fed-ms
+              to: "{{ move_to }}"
+              state: %s
+              keys: 3
+              problems: %s
+        fail: %s
+"""
+DEPLOY = "- hosts: pusher\n  gather_facts: false\n  become: false\n  tasks: [{hbp.mip.answer: {}}]\n"
+
+
+def test_the_master_moves_in_the_inventory_once_it_has_moved(project: Project) -> None:
+    folder = project.federation()
+    hosts = folder / "hosts.yml"
+    before = hosts.read_text()
+    project.playbook("deploy", DEPLOY)
+    project.playbook("master_move", MOVE % ("moved", "[]", "false"))
+    assert project.run("-f", "fed", "master", "move", "fed-wk-1").code == ExitCode.DECLINED
+    assert project.run("-f", "fed", "master", "move", "fed-ms", "-y").code == ExitCode.USAGE
+    for name in ("fed-ui", "fed-wk-9"):
+        refused = project.run("-f", "fed", "master", "move", name, "-y")
+        assert refused.code == ExitCode.NO_HOSTS and "fed-wk-1, fed-wk-2" in refused.err
+    assert hosts.read_text() == before and project.runs() == []
+    done = project.run("-f", "fed", "master", "move", "fed-wk-1", "-y")
+    assert done.code == ExitCode.OK, done.err
+    assert "fed-wk-1 is the master now" in done.out and len(project.runs()) == 2
+    children = json.loads(hosts.read_text())["all"]["children"]
+    assert list(children["master"]["hosts"]) == ["fed-wk-1"] and set(children["workers"]["hosts"]) == {"fed-ms", "fed-wk-2"}
+    assert project.run("-f", "fed", "master", "move", "fed-ms", "-y").code == ExitCode.OK
+    assert hosts.read_text() == before
+
+
+def test_a_move_that_was_put_back_leaves_the_inventory(project: Project) -> None:
+    folder = project.federation()
+    before = (folder / "hosts.yml").read_text()
+    project.playbook("deploy", DEPLOY)
+    problem = "[{node: fed-wk-1, code: move-back, message: no image, fix: mipfed -f fed verify}]"
+    project.playbook("master_move", MOVE % ("back", problem, "true"))
+    done = project.run("-f", "fed", "master", "move", "fed-wk-1", "-y")
+    assert done.code == ExitCode.CHECK and "no image" in done.err
+    assert (folder / "hosts.yml").read_text() == before and len(project.runs()) == 1
+
+
+def test_managers_are_as_many_as_before(project: Project) -> None:
+    managers = {"fed-wk-1": {"mip_swarm_manager": True}, "fed-wk-2": {"mip_swarm_manager": True}}
+    folder = project.federation(variables=managers)
+    project.playbook("deploy", DEPLOY)
+    project.playbook("master_move", MOVE % ("moved", "[]", "false"))
+    assert project.run("-f", "fed", "master", "move", "fed-wk-2", "-y").code == ExitCode.OK
+    children = json.loads((folder / "hosts.yml").read_text())["all"]["children"]
+    assert "mip_swarm_manager" not in children["master"]["hosts"]["fed-wk-2"]
+    assert all(host["mip_swarm_manager"] is True for host in children["workers"]["hosts"].values())

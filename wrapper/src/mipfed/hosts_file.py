@@ -402,6 +402,55 @@ class HostsFile:
         while places := self.places(name):
             self._drop(places[0])
 
+    def exchange(self, first: str, second: str) -> None:
+        """Let two hosts of two groups change places, each with its variables and the comments right above it.
+
+        :raises MipfedError: CONFIGURATION when one of them is not there, stands in several groups, or they are written in ways that differ.
+        """
+        found = []
+        for name in (first, second):
+            places = self._required(name)
+            if len(places) > 1:
+                lines = ", ".join(str(place.key.start_mark.line + 1) for place in places)
+                raise configuration(f"{paths.shown(self.path)}: {name} stands in several groups (lines {lines}); change it by hand.")
+            found.append(places[0])
+        upper, lower = sorted(found, key=lambda entry: int(entry.key.start_mark.index))
+        one, two = self._span(upper), self._span(lower)
+        middle = self.text[one[1] : two[0]]
+        texts = [self.text[start:end] for start, end in (one, two)]
+        if not upper.mapping.flow_style:
+            texts = [text if text.endswith("\n") else text + self._newline() for text in texts]
+        other = {id(upper.mapping): (upper, lower), id(lower.mapping): (lower, upper)}
+
+        def change() -> Plain:
+            def walk(place: Any) -> Plain:
+                if place is None or place.id == "scalar":
+                    return _plain(place)
+                if place.id == "sequence":
+                    return ("sequence", [walk(inner) for inner in place.value])
+                pairs = [(_plain(key), walk(value)) for key, value in place.value]
+                if id(place) in other:
+                    own, new = other[id(place)]
+                    pairs[own.index] = (_plain(new.key), _plain(new.value))
+                return ("mapping", pairs)
+
+            return walk(self.root) if len(other) == 2 else ()
+
+        self._replace(one[0], two[1], texts[1] + middle + texts[0], change)
+
+    def _span(self, entry: _Entry) -> tuple[int, int]:
+        """Return where the text of an entry begins and ends; in a block mapping with the comments right above it."""
+        if entry.mapping.flow_style:
+            return int(entry.key.start_mark.index), self._value_end(entry)
+        start = self._line_start(entry.key.start_mark.index)
+        while start:
+            above = self._line_start(start - 1)
+            line = self.text[above:start]
+            if not (line.strip().startswith("#") and len(line) - len(line.lstrip(" ")) == entry.key.start_mark.column):
+                break
+            start = above
+        return start, self._block_end(entry)
+
     def set(self, name: str, variable: str, value: Any) -> None:
         """Give a host a variable; None takes it away.
 
@@ -420,6 +469,13 @@ class HostsFile:
             self._drop(found)
         if value is not None:
             self._fill(self._required(name)[0], variable, value)
+
+    def try_out(self, check: Callable[[Path], None]) -> None:
+        """Give a draft of the file to `check`, and write nothing."""
+        with tempfile.NamedTemporaryFile(prefix=".hosts.", suffix=self.path.suffix, dir=self.path.parent) as draft:
+            draft.write(self._bytes())
+            draft.flush()
+            check(Path(draft.name))
 
     def write(self, check: Callable[[Path], None] | None = None) -> bool:
         """Replace the file in one step; a reader sees the old or the new one at any time. Keeps its mode, follows a link.

@@ -39,6 +39,18 @@ options:
     type: list
     elements: str
     default: []
+  exact:
+    description:
+      - With O(state=restored), make the keystore hold what the copy does and nothing else. For a keystore that moves, before the engines
+        start; what it holds at its new place is older.
+    type: bool
+    default: false
+  without:
+    description:
+      - Keys that begin with one of these are not restored.
+    type: list
+    elements: str
+    default: []
   timeout:
     description:
       - Seconds within which the keystore must take keys, with O(state=restored).
@@ -99,7 +111,7 @@ kept:
 import base64
 import json
 import os
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Sequence
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -133,12 +145,21 @@ def save(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
     return result
 
 
-def plan(there: Dict[str, Any], saved: Dict[str, Any], nodes: List[str]) -> Dict[str, List[str]]:
+def plan(
+    there: Dict[str, Any], saved: Dict[str, Any], nodes: List[str], exact: bool = False, without: Sequence[str] = ()
+) -> Dict[str, List[str]]:
     """Which keys are written, removed and kept."""
+    saved = {key: value for key, value in saved.items() if not key.startswith(tuple(without))}
 
     def gone(key: str) -> bool:
         return bool(nodes and _keystore.node_of(key) and _keystore.node_of(key) not in nodes)
 
+    if exact:
+        return {
+            "written": sorted(key for key in saved if there.get(key) != saved[key] and not gone(key)),
+            "removed": sorted(key for key in there if key not in saved or gone(key)),
+            "kept": [],
+        }
     return {
         "written": sorted(key for key in saved if key not in there and not gone(key)),
         "removed": sorted(key for key in there if gone(key)),
@@ -169,7 +190,7 @@ def restore(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
         raise _keystore.KeystoreError("the keystore takes no keys within %d s: %s" % (params["timeout"], why[0]))
     pid = _keystore.find(params["federation"], params["docker_socket"])
     there = _keystore.inside(pid, _keystore.read)["keys"]
-    wanted = plan(there, saved, params["nodes"])
+    wanted = plan(there, saved, params["nodes"], params["exact"], params["without"])
     changed = bool(wanted["written"] or wanted["removed"])
     if changed and not check_mode:
         _keystore.inside(pid, lambda: _keystore.write({key: saved[key] for key in wanted["written"]}, wanted["removed"]))
@@ -189,6 +210,8 @@ def main() -> None:
             "federation": {"type": "str", "required": True},
             "directory": {"type": "path", "required": True},
             "nodes": {"type": "list", "elements": "str", "default": [], "no_log": False},
+            "exact": {"type": "bool", "default": False},
+            "without": {"type": "list", "elements": "str", "default": [], "no_log": False},
             "timeout": {"type": "int", "default": 120},
             "docker_socket": {"type": "path", "default": "/var/run/docker.sock"},
         },

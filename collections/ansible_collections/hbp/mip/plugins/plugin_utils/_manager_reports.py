@@ -1,7 +1,8 @@
 # Copyright: (c) 2026, The hbp.mip authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to hbp.mip: who holds the federation's lock on its managers, and which managers were unlocked."""
+"""PRIVATE to hbp.mip: who holds the federation's lock on its managers, which managers were unlocked, and where
+the master went."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from ansible_collections.hbp.mip.plugins.plugin_utils._problems import Problem, 
 
 TITLES = {
     "lock": "The lock of federation {name} cannot be told:",
+    "move": "The master of federation {name} was not moved:",
     "unlock": "Not all managers of federation {name} are unlocked:",
 }
 
@@ -77,4 +79,26 @@ def unlock(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
     return {"nodes": nodes, "unlocked": unlocked, "ok": not problems, "problems": problems}
 
 
-REPORTS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Report]] = {"lock": lock, "unlock": unlock}
+def move(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
+    """Tell whether the master was moved.
+
+    :arg data: ``to``, the node; ``planned``, that it was a dry run; ``done``; ``why`` it failed; ``back``, that everything is as it was;
+        ``restored``, what keystore_snapshot returned at the new place.
+    :returns: ``from``, ``to``, ``state`` (planned, moved, back, broken), ``keys`` of the keystore that were moved, ``problems``.
+    """
+    name = federation["name"]
+    master = next(str(node["name"]) for node in federation["nodes"] if node["kind"] == "master")
+    state = "moved" if data["done"] else "planned" if data["planned"] else "back" if data["back"] else "broken"
+    problems: list[Problem] = []
+    why = str(data["why"] or "the host was lost in the middle")
+    if state == "back":
+        text = f"did not become the master, and everything runs on {master} again: {why}"
+        problems.append(problem(data["to"], "move-back", text, f"mipfed -f {name} verify"))
+    elif state == "broken":
+        text = f"did not become the master, and it could not be put back: {why}"
+        problems.append(problem(data["to"], "move-broken", text, f"mipfed -f {name} deploy   (brings everything back to {master})"))
+    keys = len((data.get("restored") or {}).get("written") or ())
+    return {"from": master, "to": data["to"], "state": state, "keys": keys, "ok": not problems, "problems": problems}
+
+
+REPORTS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Report]] = {"lock": lock, "unlock": unlock, "move": move}

@@ -168,3 +168,13 @@ def test_stopping_one_more_manager_may_not_cost_the_majority() -> None:
 def test_addresses_and_versions() -> None:
     assert swarm_snapshot.has_address("127.0.0.1") and not swarm_snapshot.has_address("192.0.2.1")
     assert swarm_snapshot.numbers("20.10.24+dfsg1") == (20, 10, 24) and swarm_snapshot.numbers("") == ()
+
+
+def test_keystore_that_moves_holds_the_copy_and_nothing_else() -> None:
+    saved = {"master/a": 1, "active_workers/a": 2, "active_workers/b": 3, "data/b/x": 4, "data/gone/x": 5}
+    there = {"master/old": 9, "active_workers/b": 8, "data/b/x": 4, "other": 7}
+    found = keystore_snapshot.plan(there, saved, ["a", "b"], True, ["master/"])
+    assert found == {"written": ["active_workers/a", "active_workers/b"], "removed": ["master/old", "other"], "kept": []}
+    # Otherwise what is there is newer.
+    found = keystore_snapshot.plan(there, saved, ["a", "b"])
+    assert found["written"] == ["active_workers/a", "master/a"] and found["kept"] == ["active_workers/b"]
