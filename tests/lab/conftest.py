@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -63,7 +64,13 @@ class Lab:
     def run(self, *arguments: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
         """Run mipfed on the lab's federation; its exit code must be the given one."""
         process = self.start(*arguments)
-        out, err = process.communicate(timeout=600)
+        try:
+            out, err = process.communicate(timeout=1500)
+        except subprocess.TimeoutExpired:
+            # So that it takes its lock back.
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=120)
+            raise AssertionError(f"mipfed {' '.join(arguments)} did not end:\n{out}\n{err}") from None
         if code is not None:
             assert process.returncode == code, f"mipfed {' '.join(arguments)}: {process.returncode}\n{out}\n{err}"
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
@@ -82,7 +89,7 @@ class Lab:
                 "ssh", *trust, "-i", str(INVENTORY / "ssh/id_ed25519"), "-o", f"UserKnownHostsFile={INVENTORY / 'known_hosts'}",
                 "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", f"root@{self.addresses[host]}", command,
             ],
-            capture_output=True, text=True, check=False, timeout=120, input=content,
+            capture_output=True, text=True, check=False, timeout=300, input=content,
         )  # fmt: skip
         if check:
             assert done.returncode == 0, f"{host}: {command}: {done.stdout}{done.stderr}"
@@ -110,12 +117,12 @@ class Lab:
         """Return the nodes that the engine itself says are active."""
         return set(self.api("HEALTH_CHECK")["active_nodes"].split(", "))
 
-    def all_active(self, seconds: float = 90) -> bool:
+    def all_active(self, seconds: float = 300, also: tuple[str, ...] = ()) -> bool:
         """Does the engine come to know all nodes, and no others, within so many seconds? A worker registers after its start."""
         deadline = time.monotonic() + seconds
         while True:
             with contextlib.suppress(subprocess.CalledProcessError, KeyError, json.JSONDecodeError):
-                if self.active_nodes() == {self.master, *self.workers}:
+                if self.active_nodes() == {self.master, *self.workers, *also}:
                     return True
             if time.monotonic() >= deadline:
                 return False
@@ -213,7 +220,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give each test the time that a deploy needs on a busy machine: its fixtures count as well."""
     for item in items:
         if item.path.parent == Path(__file__).parent and not item.get_closest_marker("timeout"):
-            item.add_marker(pytest.mark.timeout(1200))
+            item.add_marker(pytest.mark.timeout(3600))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

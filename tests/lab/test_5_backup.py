@@ -61,12 +61,12 @@ def cluster(lab: Lab) -> str:
 def test_a_backup_that_is_killed_leaves_a_running_engine_and_no_backup(kept: Lab) -> None:
     process = kept.start("backup", "create", "-y")
     kept.ssh(kept.master, f"nohup sh -c '{KILL.replace(chr(39), chr(34))}' > /dev/null 2>&1 < /dev/null &")
-    out, err = process.communicate(timeout=600)
+    out, err = process.communicate(timeout=1500)
     assert process.returncode in (4, 5), out + err
-    until(lambda: kept.ssh(kept.master, "systemctl is-active docker", check=False) == "active", 120, "the engine runs again")
+    until(lambda: kept.ssh(kept.master, "systemctl is-active docker", check=False) == "active", 300, "the engine runs again")
     assert not list(BACKUPS.glob("*.mipbackup"))
     assert not kept.ssh(kept.master, f"ls /var/lib/mip/{LAB}/backup", check=False)
-    assert kept.all_active(180)
+    assert kept.all_active()
 
 
 def test_a_backup_holds_what_is_needed_and_nothing_in_clear(kept: Lab) -> None:
@@ -76,7 +76,7 @@ def test_a_backup_holds_what_is_needed_and_nothing_in_clear(kept: Lab) -> None:
     assert [entry for entry in BACKUPS.iterdir() if entry.name.endswith(".partial")] == []
     assert set(made["backup"]["members"]) >= {"swarm.tar.gz", "inventory.tar.gz", "keystore.json", "cdes.tar.gz"}
     # What stopped for the copy is back, and nobody joined anew.
-    assert kept.all_active(180) and cluster(kept) == before
+    assert kept.all_active() and cluster(kept) == before
     content = path.read_bytes()
     for secret in (token(kept).encode(), b"OPENSSH PRIVATE KEY", b"active_workers"):
         assert secret not in content
@@ -104,7 +104,7 @@ def test_a_master_that_lost_everything_comes_back(kept: Lab) -> None:
     # The same swarm with the same members: no worker joined anew.
     assert cluster(kept) == before
     assert token(kept) != old
-    assert kept.all_active(180)
+    assert kept.all_active()
     assert kept.ssh(kept.master, f"ls /var/lib/mip/{LAB}/restore", check=False) == ""
     assert kept.json("recover")["result"]["case"] == "well"
     # A second run finds nothing to restore.

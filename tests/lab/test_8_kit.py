@@ -30,7 +30,7 @@ KIT = "/root/mip-site.py"
 LOOK = "find /etc /usr/local /var/lib/mip /data -xdev ! -path '*/resolv.conf' -printf '%p %T@ %s\\n' 2>/dev/null | sort | sha256sum"
 
 
-def until(true: Callable[[], Any], seconds: float = 120) -> bool:
+def until(true: Callable[[], Any], seconds: float = 300) -> bool:
     """Does something become true in time?"""
     deadline = time.monotonic() + seconds
     while not true():
@@ -189,7 +189,7 @@ def test_accepted_it_is_a_member_and_its_engine_answers(hospital: Hospital) -> N
     assert lab.json("kit", "accept", HOSPITAL, hospital.code.lower())["result"]["rotated"]
     assert invited()["mip_site_kit"] == "member"
     assert lab.ssh(lab.master, "docker swarm join-token -q worker") != hospital.token
-    assert until(lambda: lab.active_nodes() == {lab.master, *lab.workers, HOSPITAL})
+    assert lab.all_active(also=(HOSPITAL,))
     lab.run("status")
     assert lab.json("deploy", "-y")["result"]["changed"] == 0
     lab.run("plan", "--detailed-exitcode")
@@ -211,11 +211,11 @@ def test_a_pause_lets_nothing_out_and_is_taken_back(hospital: Hospital) -> None:
     def arrived() -> list[str]:
         return re.findall(r"counter packets (\d+)", lab.ssh(lab.master, "nft list table inet watch"))
 
-    assert until(lambda: all(int(count) for count in arrived()[2:]), 60), "both talk to the master before"
+    assert until(lambda: all(int(count) for count in arrived()[2:])), "both talk to the master before"
     assert "No packet" in hospital.run("mip-site pause --reason 'maintenance of the ward'")
     lab.ssh(worker, "mip-site pause")
     quiet = arrived()
-    assert until(lambda: hospital.status()["packets_stopped"] > 5, 60)
+    assert until(lambda: hospital.status()["packets_stopped"] > 5)
     assert arrived() == quiet
     found = hospital.status()
     assert (found["paused"], found["pause_in_force"], found["packets_left"]) == (True, True, 0)
@@ -226,7 +226,7 @@ def test_a_pause_lets_nothing_out_and_is_taken_back(hospital: Hospital) -> None:
     assert hospital.status()["pause_in_force"]
     # It took Docker's own rules away as well.
     hospital.run("systemctl restart docker")
-    assert until(lambda: hospital.seen() == "Down", 90)
+    assert until(lambda: hospital.seen() == "Down")
     codes = {(problem["host"], problem["code"]): problem["message"] for problem in lab.json("status", code=None)["errors"]}
     assert "paused by the hospital" in codes[worker, "paused"]
     assert (HOSPITAL, "kit-away") in codes
@@ -234,8 +234,8 @@ def test_a_pause_lets_nothing_out_and_is_taken_back(hospital: Hospital) -> None:
     assert "Resumed" in hospital.run("mip-site resume")
     assert hospital.run("mip-site resume").strip() == "It was not paused."
     lab.ssh(lab.master, "nft delete table inet watch")
-    assert until(lambda: hospital.seen() == "Ready", 120)
-    assert until(lambda: lab.active_nodes() == {lab.master, *lab.workers, HOSPITAL}, 180)
+    assert until(lambda: hospital.seen() == "Ready")
+    assert lab.all_active(also=(HOSPITAL,))
 
 
 def test_the_journal_tells_what_was_done_and_when_it_was_changed(hospital: Hospital) -> None:
@@ -259,7 +259,7 @@ def test_it_leaves_by_itself_and_the_used_kit_lets_nobody_in_again(hospital: Hos
     assert hospital.run("docker ps -q").strip() == ""
     assert "mip_" not in hospital.run("nft list tables")
     hospital.run(f"test -e /data/{LAB}/data-of-patients.csv && test ! -e /etc/mip/site.json")
-    assert until(lambda: hospital.seen() == "Down", 90)
+    assert until(lambda: hospital.seen() == "Down")
     assert "did not take this machine" in hospital.kit("--yes", code=1)
     assert hospital.run("docker info --format '{{.Swarm.LocalNodeState}}'").strip() == "inactive"
 
