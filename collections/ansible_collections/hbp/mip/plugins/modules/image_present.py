@@ -85,21 +85,10 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hbp.mip.plugins.module_utils import _registry, _services
 from ansible_collections.hbp.mip.plugins.module_utils._bundle import sha256_of
 from ansible_collections.hbp.mip.plugins.module_utils._engine import EngineError, engine_call, open_engine
+from ansible_collections.hbp.mip.plugins.module_utils._image_store import fetch, inspect
 
 #: A fetched image is unpacked beside its archive.
 _TIMES_THE_SIZE = 3
-
-
-def inspect(client: Any, image: str) -> Optional[Dict[str, Any]]:
-    """What the engine knows of an image, or None when it does not have it."""
-    try:
-        with engine_call("inspect the image %s" % image):
-            found: Dict[str, Any] = client.inspect_image(image)
-            return found
-    except EngineError as error:
-        if error.status == 404:
-            return None
-        raise
 
 
 def room(client: Any, size: int) -> str:
@@ -112,17 +101,6 @@ def room(client: Any, size: int) -> str:
     if free >= size * _TIMES_THE_SIZE:
         return ""
     return "%s has %d MB free, and the image needs about %d. Next: docker image prune" % (root, free >> 20, (size * _TIMES_THE_SIZE) >> 20)
-
-
-def fetch(client: Any, image: str) -> None:
-    """Let the engine fetch an image from its registry."""
-    name, _at, digest = image.partition("@")
-    parts = _registry.parse(image)
-    repository = name if not parts.tag or not name.endswith(":" + parts.tag) else name[: -len(parts.tag) - 1]
-    with engine_call("fetch the image %s" % image):
-        for step in client.pull(repository, tag=digest or parts.tag, stream=True, decode=True):
-            if step.get("error"):
-                raise EngineError("fetch the image %s: %s" % (image, step["error"]))
 
 
 def load(client: Any, file: str, image: str) -> None:

@@ -30,7 +30,7 @@ options:
     description: Which report.
     type: str
     required: true
-    choices: [check, compile, consolidate, data, firewall, keycloak, kit, services, status, verify]
+    choices: [check, compile, consolidate, data, experiments, firewall, keycloak, kit, services, status, ui, verify]
   federation:
     description: The resolved federation, as M(hbp.mip.federation) returns it.
     type: dict

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
-from ansible_collections.hbp.mip.plugins.plugin_utils import _backup_values, _keycloak_values, _ldsm
+from ansible_collections.hbp.mip.plugins.plugin_utils import _backup_values, _keycloak_values, _ldsm, _portal
 
 #: Inventory groups that hold nodes of the federation, with the kind of node each stands for.
 KINDS = {"master": "master", "ui": "ui", "workers": "worker"}
@@ -248,6 +248,7 @@ def _check_values(config: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]],
         errors.append("mip_data.catalogue: timeout_seconds must be more than 0, and retries 0 or more")
     errors.extend(_backup_values.wrong(config["mip_backup"]))
     errors.extend(_keycloak_values.wrong(config["mip_keycloak"], lab))
+    errors.extend(_portal.wrong(config["mip_ui"], config["mip_keycloak"]))
     if not str(config["mip_data_root"]).startswith("/"):
         errors.append(f"mip_data_root: {config['mip_data_root']!r} is not an absolute path")
 

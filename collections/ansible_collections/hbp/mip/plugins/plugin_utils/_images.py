@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from ansible_collections.hbp.mip.plugins.module_utils import _registry
-from ansible_collections.hbp.mip.plugins.plugin_utils import _files
+from ansible_collections.hbp.mip.plugins.plugin_utils import _files, _portal
 from ansible_collections.hbp.mip.plugins.plugin_utils._problems import Problem, problem
 
 FILE = "images.lock"
@@ -37,6 +37,7 @@ VARIABLES = {
     "engine": ("mip_engine", "image"),
     "keystore": ("mip_engine", "keystore_image"),
     "portainer": ("mip_expose", "portainer", "image"),
+    **{f"portal-{component}": ("mip_ui", "images", key) for component, key in _portal.IMAGES.items()},
 }
 
 
@@ -50,7 +51,7 @@ def references(federation: Mapping[str, Any]) -> dict[str, str]:
     found = {"engine": str(engine["image"]), "keystore": str(engine["keystore_image"])}
     if portainer["allow"]:
         found["portainer"] = str(portainer["image"])
-    return found
+    return {**found, **_portal.references(federation)}
 
 
 def split(reference: str) -> tuple[str, str]:
@@ -185,13 +186,17 @@ def with_images(federation: Mapping[str, Any], target: Mapping[str, Mapping[str,
 
     :arg target: entries of a lock by what the image is for.
     """
-    engine, expose = dict(federation["engine"]), dict(federation["expose"])
+    engine, expose, portal = dict(federation["engine"]), dict(federation["expose"]), {}
     for name, entry in target.items():
         if name == "portainer":
             expose = {**expose, "portainer": {**expose["portainer"], "image": entry["reference"]}}
+        elif VARIABLES[name][0] == "mip_ui":
+            portal[VARIABLES[name][2]] = entry["reference"]
         else:
             engine[VARIABLES[name][1]] = entry["reference"]
     images = federation.get("images") or {"file": "", "locked": False, "entries": []}
     given = {entry["reference"] for entry in target.values()}
     entries = [entry for entry in images["entries"] if entry["reference"] not in given] + [dict(entry) for entry in target.values()]
+    if portal:
+        federation = {**federation, "ui": {**federation["ui"], "images": {**federation["ui"]["images"], **portal}}}
     return {**federation, "engine": engine, "expose": expose, "images": {**images, "locked": True, "entries": entries}}

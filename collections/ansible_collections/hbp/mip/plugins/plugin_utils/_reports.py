@@ -23,6 +23,7 @@ from ansible_collections.hbp.mip.plugins.plugin_utils import (
     _links,
     _manager_reports,
     _node_reports,
+    _portal_reports,
     _recovery_reports,
     _service_reports,
     _verify_reports,
@@ -46,6 +47,7 @@ TITLES = {
     "firewall": "The firewalls of federation {name} are not as the inventory says:",
     "keycloak": "The Keycloak realm of federation {name} is not as it should be:",
     **_manager_reports.TITLES,
+    **_portal_reports.TITLES,
     **_recovery_reports.TITLES,
 }
 
@@ -274,5 +276,6 @@ REPORTS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Report]] = {
     "firewall": firewall,
     "keycloak": _keycloak_reports.keycloak,
     **_manager_reports.REPORTS,
+    **_portal_reports.REPORTS,
     **_recovery_reports.REPORTS,
 }
