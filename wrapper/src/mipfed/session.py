@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 _OVER_SSH = frozenset(f"hbp.mip.{verb}" for verb in ("check", "compile", "consolidate", "data", "firewall", "verify"))
 
 
+#: Commands that may come to keep the unlock key of autolock, for which a federation needs a vault password.
+_KEEPING_KEY = ("deploy", "node add", "node enable", "node replace", "master move", "restore")
+
+
 @dataclass(frozen=True)
 class Options:
     """The options that stand before or after the verb, after merging; the one after the verb wins."""
@@ -132,7 +136,7 @@ class Session:
         if not inventory.hosts:
             raise MipfedError(ExitCode.NO_HOSTS, f"{paths.shown(source.path)} has no hosts.")
         resolved = inventories.resolve(inventory)
-        if password is None and resolved["swarm_autolock"] and self.command in ("deploy", "node add", "node enable", "node replace"):
+        if password is None and resolved["swarm_autolock"] and self.command in _KEEPING_KEY:
             password = vault.choose(self.options.vault_password_file, source.name)
         if not inventory.matched:
             hosts = ", ".join(inventory.hosts)

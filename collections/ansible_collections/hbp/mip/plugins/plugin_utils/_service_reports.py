@@ -173,7 +173,8 @@ def status(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
         return report
     working = view["local_state"] == "manager"
     if not working:
-        problems.append(problem(manager, f"swarm-{view['local_state']}", f"is no working manager: {view['local_state']}", deploy))
+        fix = f"mipfed -f {federation['name']} unlock" if view["local_state"] == "locked" else deploy
+        problems.append(problem(manager, f"swarm-{view['local_state']}", f"is no working manager: {view['local_state']}", fix))
     problems += [
         problem(_about(entry["message"], services, names, manager), entry["code"], entry["message"], entry.get("fix", ""))
         for entry in view["problems"]

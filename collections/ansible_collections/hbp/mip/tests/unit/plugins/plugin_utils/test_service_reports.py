@@ -216,6 +216,13 @@ def test_no_manager_at_all() -> None:
     assert (report["ok"], report["services"], report["nodes"]) == (False, [], [])
 
 
+def test_a_locked_manager_is_unlocked_next() -> None:
+    locked = {"local_state": "locked", "problems": [], "nodes": [], "services": []}
+    report = status(federation(), {"nodes": {"ms": {"swarm": locked}}, "engine": {}})
+    (entry,) = [entry for entry in report["problems"] if entry["code"] == "swarm-locked"]
+    assert entry["node"] == "ms" and entry["fix"] == f"mipfed -f {federation()['name']} unlock"
+
+
 def done(*actions: str, **more: Any) -> dict[str, Any]:
     found = [
         {"name": name, "node": name.partition("_")[0], "action": action, "error": "crash" if action == "failed" else "", "log": []}
