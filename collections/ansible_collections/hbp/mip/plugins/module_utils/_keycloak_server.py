@@ -62,6 +62,8 @@ class Server:
                 grant_type="password" if login.user else "client_credentials",
                 verify=ca_file or True,
                 timeout=timeout,
+                # python-keycloak would repeat a POST that the server is still busy with.
+                max_retries=0,
             )
         self._admin = KeycloakAdmin(connection=self._connection)
         self._client = ""

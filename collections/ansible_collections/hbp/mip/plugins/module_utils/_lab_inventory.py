@@ -12,6 +12,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Sequence
 
 from ansible_collections.hbp.mip.plugins.module_utils._lab import LabError, read_text
 
+KEYCLOAK_PORT = 8080
 GROUPS = (("master", "master"), ("ui", "ui"), ("workers", "worker"))
 
 
@@ -62,6 +63,19 @@ def variables_text(lab: str, registry: str, engine: str, keystore: str, esp: Map
     return "\n".join(lines) + "\n"
 
 
+def keycloak_text(machines: Sequence[Mapping[str, Any]]) -> str:
+    """The variables of the lab's Keycloak; empty when it has none."""
+    server = next((machine["address"] for machine in machines if machine["kind"] == "keycloak"), "")
+    if not server:
+        return ""
+    portals = ["http://%s/" % machine["address"] for machine in machines if machine["kind"] == "ui"]
+    back = [portal + path for portal in portals for path in ("services/sso/login", "services/login/oauth2/code/keycloak")]
+    lines = ["---", "# Made by `mipfed lab up --with keycloak`; made anew by each of its runs.", "mip_keycloak:"]
+    lines += ["  url: http://%s:%d" % (server, KEYCLOAK_PORT), "  realm: MIP"]
+    lines += ["  redirect_uris: %s" % json.dumps(back), "  post_logout_redirect_uris: %s" % json.dumps(portals)]
+    return "\n".join(lines) + "\n"
+
+
 def files(
     lab: Mapping[str, Any], machines: Sequence[Mapping[str, Any]], registry: str, images: Sequence[str], esp: Mapping[str, Any]
 ) -> List[File]:
@@ -70,12 +84,15 @@ def files(
     if late:
         raise LabError("no SSH host key is known of %s; `mipfed lab up` makes it" % ", ".join(late))
     private = str(lab["ssh_private_key_file"])
+    keycloak = keycloak_text(machines)
+    more = [File("group_vars/all/keycloak.yml", keycloak, 0o644, False)] if keycloak else []
     return [
         File("hosts.yml", hosts_text(str(lab["name"]), machines), 0o644, False),
         File("known_hosts", known_hosts_text(machines), 0o644, False),
         File("ssh/id_ed25519", read_text(private), 0o600, False),
         File("ssh/id_ed25519.pub", read_text(private + ".pub"), 0o644, False),
         File("group_vars/all/main.yml", variables_text(str(lab["name"]), registry, images[0], images[1], esp), 0o644, True),
+        *more,
     ]
 
 

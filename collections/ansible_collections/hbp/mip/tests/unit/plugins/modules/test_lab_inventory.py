@@ -13,6 +13,7 @@ import yaml
 
 from ansible_collections.hbp.mip.plugins.module_utils import _lab_inventory
 from ansible_collections.hbp.mip.plugins.module_utils._lab import LabError
+from ansible_collections.hbp.mip.plugins.plugin_utils import _federation
 
 MACHINES: list[dict[str, Any]] = [
     {"name": "lab-ms", "kind": "master", "address": "10.77.1.11", "host_key": "ssh-ed25519 AAAA"},
@@ -92,3 +93,26 @@ def test_variables_of_another_network_are_not_kept(tmp_path: Path) -> None:
     (tmp_path / "group_vars/all/main.yml").write_text(variables(CAN))
     assert _lab_inventory.belongs(str(tmp_path), "10.77.1.1:5000")
     assert not _lab_inventory.belongs(str(tmp_path), "10.77.2.1:5000")
+
+
+def test_a_lab_with_keycloak_has_its_variables(tmp_path: Path) -> None:
+    assert _lab_inventory.keycloak_text(MACHINES) == ""
+    machines = [
+        *MACHINES,
+        {"name": "lab-ui", "kind": "ui", "address": "10.77.1.12", "host_key": "ssh-ed25519 DDDD"},
+        {"name": "lab-kc", "kind": "keycloak", "address": "10.77.1.13", "host_key": "ssh-ed25519 EEEE"},
+    ]
+    assert "lab-kc" not in _lab_inventory.hosts_text("lab", machines)
+    (tmp_path / "k").write_text("PRIVATE KEY\n")
+    (tmp_path / "k.pub").write_text("ssh-ed25519 AAAA\n")
+    lab = {"name": "lab", "ssh_private_key_file": str(tmp_path / "k")}
+    files = {file.path: file for file in _lab_inventory.files(lab, machines, "10.77.1.1:5000", ("e:1", "k:1"), CAN)}
+    values = yaml.safe_load(files["group_vars/all/keycloak.yml"].text)["mip_keycloak"]
+    assert values["url"] == "http://10.77.1.13:8080"
+    assert all(uri.startswith("http://10.77.1.12/") and "*" not in uri for uri in values["redirect_uris"])
+    everything = {"mip_keycloak": values, **yaml.safe_load(files["group_vars/all/main.yml"].text)}
+    hosts = {
+        entry["name"]: {**everything, "ansible_host": entry["address"]} for entry in machines if entry["kind"] in ("master", "ui", "worker")
+    }
+    groups = {"master": ["lab-ms"], "ui": ["lab-ui"], "workers": ["lab-wk-1"]}
+    assert _federation.resolve("lab", groups, hosts)["keycloak"]["client_id"] == "lab"
