@@ -54,14 +54,22 @@ def backup_ls(session: Session) -> Outcome:
 
 
 @command(backup_app, "verify", (*OFFLINE, "vault_password_file"), group="backup")
-def backup_verify(session: Session, file: SetFile, identity: KeyFile = None) -> Outcome:
+def backup_verify(
+    session: Session,
+    file: SetFile,
+    identity: KeyFile = None,
+    restore_test: Annotated[
+        bool, typer.Option("--restore-test", help="Also restore it into a lab on this machine, and verify that. Needs root.")
+    ] = False,
+) -> Outcome:
     """Open a backup and check everything in it, down to each file. Contacts no host.
 
-    The result is written into the catalogue that `backup ls` shows.
+    With --restore-test a scratch lab is started on this machine, the backup is restored there, and what comes of it is verified; then the
+    lab is removed. The federation is not touched. The results are written into the catalogue that `backup ls` shows.
     """
     from mipfed import recovery
 
-    return recovery.verified(session, file, identity)
+    return recovery.verified(session, file, identity, restore_test=restore_test)
 
 
 @command(backup_app, "extract", (*OFFLINE, "vault_password_file"), group="backup")

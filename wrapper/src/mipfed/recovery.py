@@ -122,8 +122,15 @@ def _keys(session: Session, given: Path | None) -> list[Any]:
         raise configuration(str(error)) from None
 
 
-def verified(session: Session, file: Path, identity: Path | None) -> Outcome:
-    """Carry out `backup verify`."""
+def verified(session: Session, file: Path, identity: Path | None, *, restore_test: bool = False) -> Outcome:
+    """Carry out `backup verify`.
+
+    :arg restore_test: also restore it into a scratch lab, and verify what comes of it.
+    """
+    if restore_test:
+        from mipfed import restore_test as trial
+
+        trial.refuse_without_lab()
     module, path = _sets(), file.expanduser().absolute()
     keys = _keys(session, identity)
     opened = None
@@ -149,14 +156,22 @@ def verified(session: Session, file: Path, identity: Path | None) -> Outcome:
         "members": [{key: member[key] for key in ("name", "kind", "node", "size", "sha256")} for member in manifest["members"]],
         "missing": manifest["missing"],
     }
-    return Outcome(result=result, text=lambda out: recovery_reports.verified(out, result))
+    outcome = Outcome(result=result, text=lambda out: recovery_reports.verified(out, result))
+    if restore_test:
+        tried, problems = trial.run(
+            session, path, _identity(session, identity), opened, manifest, keys, lambda **found: _note(path, "restored", **found)
+        )
+        result["restore_test"] = tried
+        outcome.errors = problems
+        outcome.exit_code = ExitCode.CHECK if problems else ExitCode.OK
+    return outcome
 
 
-def _note(path: Path, *, ok: bool, detail: str) -> None:
+def _note(path: Path, what: str = "verified", *, ok: bool, detail: str) -> None:
     """Write the result of a verification into the catalogue; a folder that cannot be written is no reason to fail."""
     module = _sets()
     try:
-        module.note(path, verified={"at": module.moment(), "ok": ok, "detail": detail})
+        module.note(path, **{what: {"at": module.moment(), "ok": ok, "detail": detail}})
     except OSError:
         return
 

@@ -19,11 +19,11 @@ def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _said(verified: Any) -> Any:
+def _said(verified: Any, bad: str = "damaged") -> Any:
     found = _mapping(verified)
     if not found:
         return "never"
-    return coloured_as("ok", f"ok, {found.get('at')}") if found.get("ok") else coloured_as("failed", f"damaged, {found.get('at')}")
+    return coloured_as("ok", f"ok, {found.get('at')}") if found.get("ok") else coloured_as("failed", f"{bad}, {found.get('at')}")
 
 
 def sets(out: Console, entries: Sequence[Mapping[str, Any]]) -> None:
@@ -40,10 +40,11 @@ def sets(out: Console, entries: Sequence[Mapping[str, Any]]) -> None:
             ", ".join(dict.fromkeys(name.partition(".")[0] for name in entry["members"])),
             ", ".join(str(_mapping(lack).get("what")) for lack in entry.get("missing") or ()) or "",
             _said(entry.get("verified")),
+            _said(entry.get("restored"), "failed"),
         )
         for entry in entries
     ]
-    rows(out, ("backup", "made", "MB", "swarm", "contains", "lacks", "verified"), table)
+    rows(out, ("backup", "made", "MB", "swarm", "contains", "lacks", "verified", "restored in a lab"), table)
 
 
 def backup(out: Console, data: Mapping[str, Any]) -> None:
@@ -70,6 +71,12 @@ def verified(out: Console, data: Mapping[str, Any]) -> None:
         f"Docker {swarm.get('engine_version')}",
         markup=False,
     )
+    tried = _mapping(data.get("restore_test"))
+    steps = [step for step in tried.get("steps") or () if isinstance(step, Mapping)]
+    words = {True: coloured_as("ok", "ok"), False: coloured_as("failed", "failed")}
+    rows(out, ("restored in a lab", "verdict", "seconds"), [(s.get("step"), words[bool(s.get("ok"))], s.get("seconds")) for s in steps])
+    if tried.get("ok"):
+        out.print("The swarm of the backup works again in a lab, which was removed. Data of hospitals are in no backup.", markup=False)
 
 
 def restored(out: Console, data: Mapping[str, Any]) -> None:

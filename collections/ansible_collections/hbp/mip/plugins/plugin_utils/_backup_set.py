@@ -437,6 +437,7 @@ def listed(folder: Path, federation: str) -> tuple[list[dict[str, Any]], list[st
                     "members": opened.names,
                     "missing": opened.header.get("missing", []),
                     "verified": entry.get("verified"),
+                    "restored": entry.get("restored"),
                 }
             )
     return found, problems
