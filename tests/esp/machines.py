@@ -280,9 +280,11 @@ class Machine:
         command += ["-netdev", f"tap,id=net,ifname={self.tap},script=no,downscript=no"]
         command += ["-device", f"virtio-net-pci,netdev=net,mac={self.mac},{plain}", "-device", "virtio-rng-pci"]
         with (self.folder / f"{self.name}.qemu").open("wb") as log:
+            # In a session of its own: an interruption is for the test, which pulls the plug when it needs the machine no more.
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, "TMPDIR": str(self.folder)}
-            )
+                command,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, "TMPDIR": str(self.folder)}, start_new_session=True,
+            )  # fmt: skip
 
     def _describe(self, path: Path, private: str, public: str) -> None:
         files = {

@@ -52,12 +52,14 @@ def capture(needle: bytes) -> dict[str, Any]:
         packets: collections.Counter[tuple[str, str, str]] = collections.Counter()
         clear: collections.Counter[tuple[str, str, str]] = collections.Counter()
         largest: collections.Counter[str] = collections.Counter()
-        ending = False
-        while True:
-            ready, _writable, _broken = select.select([taken] if ending else [taken, sys.stdin], [], [], 1 if ending else None)
-            if taken not in ready and ending:
+        end = 0.0
+        while not end or time.monotonic() < end:
+            ready, _writable, _broken = select.select([taken] if end else [taken, sys.stdin], [], [], 1 if end else None)
+            if taken not in ready and end:
                 break
-            ending = ending or sys.stdin in ready
+            if sys.stdin in ready:
+                # what waits is taken as well; it is never quiet for long where engines gossip
+                end = time.monotonic() + 10
             if taken not in ready:
                 continue
             frame, origin = taken.recvfrom(1 << 16)
