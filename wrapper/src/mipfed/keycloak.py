@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from mipfed import keycloak_reports, paths, render, vault
-from mipfed.errors import MipfedError, configuration, declined, usage
+from mipfed.errors import MipfedError, Problem, configuration, declined, usage
 from mipfed.exitcodes import ExitCode
 from mipfed.options import REMOTE, command, new_application
 from mipfed.outcome import Outcome
@@ -43,7 +43,7 @@ Structure = Annotated[
 def read_structure(file: Path) -> list[dict[str, Any]]:
     """Return the data structure of a file.
 
-    :raises MipfedError: USAGE when it cannot be read as one. Names in it are judged with the rest of the plan.
+    :raises MipfedError: USAGE when it cannot be read as one. Nothing else than names gets into it: Ansible would take more for a template.
     """
     try:
         content = json.loads(file.expanduser().read_text(encoding="utf-8"))
@@ -53,7 +53,23 @@ def read_structure(file: Path) -> list[dict[str, Any]]:
         raise usage(f"--structure: {paths.shown(file)} is no JSON: {error}") from None
     if not isinstance(content, list) or not content or not all(isinstance(entry, dict) for entry in content):
         raise usage(f"--structure: {paths.shown(file)} is no data structure; `mipfed data structure --file FILE` writes one.")
-    return content
+    planner = paths.collection_module("module_utils._keycloak")
+    try:
+        planner.wanted("portal", content)
+    except planner.StructureError as error:
+        raise MipfedError(
+            ExitCode.USAGE, [Problem("usage", f"--structure: {paths.shown(file)}: {text}") for text in error.errors]
+        ) from None
+    return [
+        {
+            "name": pathology["name"],
+            "nodes": [
+                {"name": node["name"], "datasets": [{"name": dataset["name"]} for dataset in node["datasets"]]}
+                for node in pathology["nodes"]
+            ],
+        }
+        for pathology in content
+    ]
 
 
 def _variables(session: Session, *, prune: bool, copy_from: str, structure: Path | None) -> dict[str, Any]:

@@ -189,7 +189,13 @@ class Server:
         others += ["roles of the client %s" % name for name in clients if name != client_id]
         with self._words("look at the groups' members"):
             members = [user["id"] for user in self._admin.get_group_members(group["id"], {"briefRepresentation": True})]
-        return Group(tuple(sorted(own)), tuple(sorted(others)), tuple(sorted(members)), int(group.get("subGroupCount") or 0), default)
+        return Group(
+            tuple(sorted(own)),
+            tuple(sorted(others)),
+            tuple(sorted(members)),
+            int(group.get("subGroupCount") or len(group.get("subGroups") or ())),
+            default,
+        )
 
     # what is to be done
 

@@ -166,6 +166,9 @@ def mmdebstrap_command(wanted: Recipe, target: str, proxies: List[str]) -> List[
     command += ["--dpkgopt=force-unsafe-io"]
     for path in ("doc/*", "man/*", "info/*", "locale/*", "lintian/*"):
         command += ["--dpkgopt=path-exclude=/usr/share/" + path]
+    if any(name.startswith("openjdk-") for name in wanted.installed):
+        # Java's packages link their manual pages, whose folder has to be there though the pages are left out.
+        command += ['--essential-hook=mkdir -p "$1/usr/share/man/man1"']
     if wanted.offered:
         command += ['--customize-hook=chroot "$1" apt-get -qq --yes --download-only install %s' % " ".join(wanted.offered)]
     command += [wanted.suite, target]

@@ -69,6 +69,12 @@ class TestRecipe:
         assert command[:2] == ["setpriv", "--pdeathsig=KILL"]
 
 
+def test_only_java_needs_the_folder_of_manual_pages() -> None:
+    hook = '--essential-hook=mkdir -p "$1/usr/share/man/man1"'
+    assert hook in _lab_base.mmdebstrap_command(_lab_base.recipe("bookworm", False, ("openjdk-17-jre-headless",)), "/t", [])
+    assert hook not in _lab_base.mmdebstrap_command(_lab_base.recipe("bookworm", False), "/t", [])
+
+
 def test_versions_of_installed_packages_only() -> None:
     assert _lab_base.parse_status(STATUS, ("systemd", "docker.io")) == {"systemd": "252.39-1~deb12u2"}
 
