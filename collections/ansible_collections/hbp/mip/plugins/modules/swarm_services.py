@@ -453,7 +453,7 @@ manager_lost:
   type: bool
 """
 
-from typing import Any, Collection, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Collection, Dict, List, NamedTuple, Optional, Set, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -653,11 +653,15 @@ class Deployment(Rollout):
 
     # --- waves
 
+    def drained(self) -> Set[str]:
+        """The names of nodes that take no tasks because somebody drained them."""
+        working = {node["name"] for node in self.nodes.values() if node["availability"] != "drain"}
+        return {node["name"] for node in self.nodes.values()} - working
+
     def let_rest(self, names: Collection[str]) -> List[str]:
         """Wait for none of these services whose node is drained, which somebody wanted; returns the names of the nodes."""
-        drained = {node["name"] for node in self.nodes.values() if node["availability"] == "drain"}
-        working = {node["name"] for node in self.nodes.values() if node["availability"] != "drain"}
-        found = [item for item in self.items if item.name in names and item.wait and item.node in drained - working]
+        drained = self.drained()
+        found = [item for item in self.items if item.name in names and item.wait and item.node in drained]
         for item in found:
             item.wait = False
         return sorted({item.node for item in found})
@@ -966,7 +970,9 @@ def apply(module: AnsibleModule, deployment: Deployment, removed: List[Dict[str,
     """Carry out the plan; ends the module when a service fails."""
     problems: List[str] = []
     items = deployment.items
-    gate = Gate(**module.params["gate"]) if module.params["gate"] else None
+    wanted = module.params["gate"]
+    # No engine runs on a drained node, whatever it runs elsewhere.
+    gate = Gate(**{**wanted, "nodes": sorted(set(wanted["nodes"]) - deployment.drained())}) if wanted else None
     if gate:
         gate.look()
     try:

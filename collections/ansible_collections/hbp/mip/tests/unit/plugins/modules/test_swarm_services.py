@@ -173,7 +173,9 @@ def test_only_what_may_rest_rests_and_only_where_every_node_of_the_name_is_drain
     wanted = [options(f"{name}_x", node=name) for name in ("wk-1", "wk-2", "wk-3", "ms")]
     items = swarm_services.build_items(wanted, "lab", VIEW)
     module: Any = SimpleNamespace(params={"timeout": 60, "settle": 2, "project": "lab"})
-    assert Deployment(module, None, items, nodes).let_rest({"wk-1_x", "wk-2_x", "wk-3_x"}) == ["wk-1"]
+    deployment = Deployment(module, None, items, nodes)
+    assert deployment.drained() == {"wk-1", "ms"}
+    assert deployment.let_rest({"wk-1_x", "wk-2_x", "wk-3_x"}) == ["wk-1"]
     assert {item.node: item.wait for item in items} == {"wk-1": False, "wk-2": True, "wk-3": True, "ms": True}
 
 
