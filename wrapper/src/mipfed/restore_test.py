@@ -198,9 +198,12 @@ class Trial:
         """Write the scratch federation's inventory over the lab's."""
         import yaml
 
+        from mipfed.inventory import shown_config
+
+        # What Ansible has read are texts of its own types.
         if hosts is not None:
-            paths.write_atomically(self.inventory / "hosts.yml", yaml.safe_dump(dict(hosts)))
-        paths.write_atomically(self.inventory / "group_vars/all/main.yml", yaml.safe_dump(dict(variables)))
+            paths.write_atomically(self.inventory / "hosts.yml", yaml.safe_dump(shown_config(hosts)))
+        paths.write_atomically(self.inventory / "group_vars/all/main.yml", yaml.safe_dump(shown_config(variables)))
 
     def scratch(self, command: str) -> Session:
         """Return a session with the scratch federation, which has the name of the one in the backup."""
