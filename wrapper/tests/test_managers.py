@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mipfed.exitcodes import ExitCode
 
@@ -142,6 +143,6 @@ def test_managers_are_as_many_as_before(project: Project) -> None:
     project.playbook("deploy", DEPLOY)
     project.playbook("master_move", MOVE % ("moved", "[]", "false"))
     assert project.run("-f", "fed", "master", "move", "fed-wk-2", "-y").code == ExitCode.OK
-    children = json.loads((folder / "hosts.yml").read_text())["all"]["children"]
+    children = yaml.safe_load((folder / "hosts.yml").read_text())["all"]["children"]
     assert "mip_swarm_manager" not in children["master"]["hosts"]["fed-wk-2"]
     assert all(host["mip_swarm_manager"] is True for host in children["workers"]["hosts"].values())

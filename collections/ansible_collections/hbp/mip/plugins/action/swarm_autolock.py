@@ -12,6 +12,9 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.hbp.mip.plugins.plugin_utils import _unlock_keys
 
+#: How Docker's unlock keys begin.
+_KEY = "SWMKEY-1-"
+
 
 class ActionModule(ActionBase):  # type: ignore[misc]
     """Keeps the unlock key in a file that is encrypted with the vault password; what it hands on holds no key."""
@@ -37,12 +40,16 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             keys = _unlock_keys.Keys()
         if state == "disabled" and not keys.keys:
             return {**result, "changed": False, "path": str(path), "stored": False, "msg": "no key in the vault, so it is left alone"}
-        arguments["known"] = keys.values()
+        if state == "unlocked":
+            # Otherwise a known key would be hidden in the module's answer, in which it is asked for.
+            arguments["known"] = keys.values()
         answer = self._execute_module(module_name="hbp.mip.swarm_autolock", module_args=arguments, task_vars=variables)
         key = str((answer.pop("secret", None) or {}).get("key") or "")
         answer.pop("invocation", None)
         answer["path"] = str(path)
         result.update(answer)
+        if key and not key.startswith(_KEY):
+            return {**result, "failed": True, "msg": "what the engine gives as unlock key is none; nothing was kept"}
         if key and not self._task.check_mode:
             self._keep(path, keys, key, secrets, result, variables)
         return result
@@ -58,8 +65,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         except _unlock_keys.VaultError as error:
             undone = ""
             if result.get("changed") and self._task.args.get("state", "enabled") == "enabled":
+                engine = {key: self._task.args[key] for key in ("docker_host", "engine_timeout", "cluster_id") if key in self._task.args}
                 back = self._execute_module(
-                    module_name="hbp.mip.swarm_autolock", module_args={"state": "disabled"}, task_vars=dict(variables)
+                    module_name="hbp.mip.swarm_autolock", module_args={**engine, "state": "disabled"}, task_vars=dict(variables)
                 )
                 undone = ". Autolock was switched off again" if not back.get("failed") else ""
             fix = "" if undone else ". Run the same again before a manager restarts: the key of a swarm that works is taken in then"

@@ -39,7 +39,7 @@ options:
     type: str
   known:
     description:
-      - Set by the action plugin, the keys in O(path), the present one first.
+      - Set by the action plugin with O(state=unlocked), the keys in O(path), the present one first.
     type: list
     elements: str
     default: []

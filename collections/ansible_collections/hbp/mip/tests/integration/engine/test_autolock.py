@@ -6,11 +6,17 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ansible_collections.hbp.mip.tests.helpers.engines import Engine, Engines, wait_for
+from ansible_collections.hbp.mip.tests.helpers.modules import COLLECTIONS
 
 from .conftest import call, refuse, succeed
 from .test_recovery import join
@@ -77,9 +83,8 @@ def test_key_replaced(alone: Engines) -> None:
     for other in (second, third):
         join(first, other)
     old = autolock(first, "enabled")["secret"]["key"]
-    # The keys reach the other managers' disks within moments, but not at once.
-    for engine in (second, third):
-        restart_when_keyed(engine, old)
+    # The key reaches the other managers' disks within moments, but not at once.
+    restart_when_keyed(third, old)
     third.stop()
     wait_for(
         lambda: sum(node["reachability"] == "reachable" for node in succeed("swarm_info", first)["nodes"]) == 2, 60, "one manager away"
@@ -94,6 +99,46 @@ def test_key_replaced(alone: Engines) -> None:
     wait_for(
         lambda: sum(node["reachability"] == "reachable" for node in succeed("swarm_info", first)["nodes"]) == 3, 90, "all managers work"
     )
+
+
+def test_the_key_is_kept_in_the_vault(alone: Engines, tmp_path: Path) -> None:
+    """As Ansible runs it: the key is in the encrypted file and in nothing that Ansible says; without a password nothing is done."""
+    manager = alone[0]
+    succeed("swarm_member", manager, init=True, role="manager", advertise_addr=manager.address)
+    password, vault = tmp_path / "password", tmp_path / "state" / "unlock_key.vault"
+    password.write_text("a password\n")
+
+    def ansible(state: str, *options: str, path: Path = vault) -> tuple[dict[str, Any], str]:
+        given = json.dumps({"state": state, "path": str(path), "docker_host": manager.docker_host})
+        command = ["ansible", "localhost", "-c", "local", "-vvv", "-m", "hbp.mip.swarm_autolock", "-a", given, *options]
+        environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS), "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1"}
+        environment |= {"ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.oneline", "ANSIBLE_PYTHON_INTERPRETER": sys.executable}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=300)
+        line = next(line for line in done.stdout.splitlines() if line.startswith("localhost | "))
+        answer: dict[str, Any] = json.loads(line[line.index("{") :])
+        return {**answer, "failed": done.returncode != 0}, done.stdout + done.stderr
+
+    refused, _unused = ansible("enabled")
+    assert refused["failed"] and "needs a vault password" in refused["msg"]
+    (tmp_path / "file").write_text("")
+    refused, _unused = ansible("enabled", "--vault-password-file", str(password), path=tmp_path / "file" / "x.vault")
+    assert refused["failed"] and "cannot be read: Not a directory" in refused["msg"]
+    assert not autolock(manager, "known")["autolock"]
+
+    done, said = ansible("enabled", "--vault-password-file", str(password))
+    key = autolock(manager, "known")["secret"]["key"]
+    assert done["changed"] and done["stored"] and done["autolock"] and key not in said and "secret" not in done
+    assert vault.read_bytes().startswith(b"$ANSIBLE_VAULT") and key.encode() not in vault.read_bytes()
+    again, _unused = ansible("enabled", "--vault-password-file", str(password))
+    assert not again["changed"] and not again["stored"]
+    # What a run that was cut off did not keep, the next one does.
+    vault.unlink()
+    repaired, _unused = ansible("enabled", "--vault-password-file", str(password))
+    assert repaired["stored"] and repaired["changed"]
+
+    restart(manager)
+    opened, said = ansible("unlocked", "--vault-password-file", str(password))
+    assert opened["changed"] and opened["local_state"] != "locked" and key not in said
 
 
 def restart_when_keyed(engine: Engine, key: str) -> None:
