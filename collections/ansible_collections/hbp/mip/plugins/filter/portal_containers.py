@@ -12,7 +12,7 @@ from ansible_collections.hbp.mip.plugins.plugin_utils import _images, _portal
 DOCUMENTATION = r"""
 name: portal_containers
 short_description: The containers of a federation's web portal
-version_added: 0.6.0
+version_added: 0.4.0
 description:
   - Returns what the settings C(mip_ui) and C(mip_keycloak) mean for the containers on the ui node, with the images of C(images.lock).
 author:

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: portal_experiments
 short_description: The experiments that the web portal keeps
-version_added: 0.6.0
+version_added: 0.4.0
 description:
   - Lists who ran which algorithm on which datasets, or removes experiments of pathologies.
   - Before anything is removed the whole database is written into a dump. Everything is removed in one transaction.

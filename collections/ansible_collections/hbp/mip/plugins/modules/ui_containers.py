@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: ui_containers
 short_description: The containers of the web portal on its node
-version_added: 0.6.0
+version_added: 0.4.0
 description:
   - Takes the whole wanted set of containers with their own network, makes what is missing, replaces what differs, waits until each is
     healthy before the next one is touched, and explains what does not run.
