@@ -36,7 +36,8 @@ def _show(out: Console, data: Mapping[str, Any]) -> None:
     out.print(_sentence(data), markup=False)
     managers = data.get("managers") or ()
     said = {manager["name"]: _sentence(manager) if manager["answered"] else "did not answer" for manager in managers}
-    if len(set(said.values())) > 1:
+    # One holder takes it on one manager after the other, so that the times always differ.
+    if len({(m["answered"], bool(m["held"]), bool(m["expired"]), str(m["holder"]), m["notice"]) for m in managers}) > 1:
         for name, text in said.items():
             out.print(f"  {name}: {text}", markup=False)
     if data.get("silent") and data.get("released"):
