@@ -180,15 +180,20 @@ def _make_disk(base: Path, work: Path) -> None:
 # --- the network
 
 
+def remove_namespace(name: str) -> None:
+    """Remove a namespace and what still runs in it, such as the Ansible of a mipfed that was killed."""
+    found = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True, check=False).stdout
+    for pid in found.split():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+    subprocess.run(["ip", "netns", "del", name], check=False)
+
+
 def sweep() -> None:
     """Remove what runs left that were killed: their namespaces, and what still runs in these. Their machines ended with them."""
     for path in Path("/run/netns").glob("mipesp-*"):
         if not Path("/proc", path.name.split("-")[1]).exists():
-            found = subprocess.run(["ip", "netns", "pids", path.name], capture_output=True, text=True, check=False).stdout
-            for pid in found.split():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(pid), signal.SIGKILL)
-            subprocess.run(["ip", "netns", "del", path.name], check=False)
+            remove_namespace(path.name)
 
 
 class Network:
@@ -236,7 +241,7 @@ class Network:
 
     def close(self) -> None:
         """Remove it all."""
-        subprocess.run(["ip", "netns", "del", self.name], check=False)
+        remove_namespace(self.name)
 
 
 # --- a machine
