@@ -332,6 +332,7 @@ from ansible_collections.hbp.mip.plugins.module_utils import _containers, _image
 from ansible_collections.hbp.mip.plugins.module_utils._containers import PREVIOUS, ContainerError
 from ansible_collections.hbp.mip.plugins.module_utils._engine import EngineError, engine_call, open_engine, post_json
 from ansible_collections.hbp.mip.plugins.module_utils._registry import RegistryError
+from ansible_collections.hbp.mip.plugins.module_utils._rollout import wait_for_turn
 from ansible_collections.hbp.mip.plugins.module_utils._services import SpecError
 
 _STOPPED = "stopped.json"
@@ -896,11 +897,17 @@ def main() -> None:
     client = open_engine(module, "would make the containers of the portal", {"changed": True, "containers": []})
     portal: Optional[Portal] = None
     error = ""
+    turn = None
     try:
+        if not module.check_mode and module.params["state"] != "queried":
+            turn = wait_for_turn("%s-portal" % module.params["project"], module.params["timeout"])
         portal = Portal(module, client)
         getattr(portal, module.params["state"])()
     except (EngineError, ContainerError, SpecError, RegistryError, OSError) as problem:
         error = str(problem)
+    finally:
+        if turn:
+            turn.close()
     if portal is None:
         module.fail_json(msg=error, containers=[])
         return
