@@ -325,6 +325,12 @@ class Base(StrEnum):
     TRIXIE = "trixie"
 
 
+class Further(StrEnum):
+    """What a lab can have besides a federation's nodes."""
+
+    KEYCLOAK = "keycloak"
+
+
 LabName = Annotated[str, typer.Option("--name", metavar="NAME", help="Name of the lab, and of its federation.")]
 
 
@@ -367,12 +373,15 @@ def lab_up(
         Path | None,
         typer.Option(metavar="FOLDER", help="Deal the CSV files of these pathologies to the hospitals, in place of synthetic data."),
     ] = None,
+    with_: Annotated[
+        list[Further] | None, typer.Option("--with", metavar="keycloak", help="A machine with the real Keycloak, too.", show_default=False)
+    ] = None,
 ) -> Outcome:
     """Start the machines of a lab and write the inventory of its federation. Needs root."""
     from mipfed import lab
 
     source = lab.data_source(data) if data else None
-    outcome = _lab(session, "lab_up", name, workers=workers, base=base.value, data=source)
+    outcome = _lab(session, "lab_up", name, workers=workers, base=base.value, data=source, further=[part.value for part in with_ or ()])
     if outcome.exit_code is ExitCode.OK:
         outcome.next = f"mipfed -f {name} deploy"
     return outcome

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,16 @@ def variables(
     base: str | None = None,
     purge: bool | None = None,
     data: Path | None = None,
+    further: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Return the variables of the lab's playbooks; what is not given is left to the role's defaults."""
-    given = {"lab_workers": workers, "lab_base": base, "lab_purge": purge, "lab_data_source": str(data) if data else None}
+    given = {
+        "lab_workers": workers,
+        "lab_base": base,
+        "lab_purge": purge,
+        "lab_data_source": str(data) if data else None,
+        "lab_with": list(further) if further else None,
+    }
     return {
         "lab_name": name,
         "lab_inventory_dir": str(root / "inventories" / name),
