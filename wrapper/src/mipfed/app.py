@@ -26,6 +26,7 @@ from mipfed.options import OFFLINE, OUTPUT, REMOTE, command, new_application, ro
 from mipfed.outcome import Outcome
 from mipfed.releases import release_app
 from mipfed.session import Session
+from mipfed.ui import ui_app
 
 EPILOG = "Exit codes:\n\n\b\n" + exitcodes.table()
 
@@ -442,6 +443,7 @@ app.add_typer(image_app, name="image")
 app.add_typer(release_app, name="release")
 app.add_typer(config_app, name="config")
 app.add_typer(lock_app, name="lock")
+app.add_typer(ui_app, name="ui")
 app.add_typer(lab_app, name="lab")
 backup.register(app)
 managers.register(app)
