@@ -330,6 +330,7 @@ class Further(StrEnum):
     """What a lab can have besides a federation's nodes."""
 
     KEYCLOAK = "keycloak"
+    PORTAL = "portal"
 
 
 LabName = Annotated[str, typer.Option("--name", metavar="NAME", help="Name of the lab, and of its federation.")]
@@ -375,7 +376,13 @@ def lab_up(
         typer.Option(metavar="FOLDER", help="Deal the CSV files of these pathologies to the hospitals, in place of synthetic data."),
     ] = None,
     with_: Annotated[
-        list[Further] | None, typer.Option("--with", metavar="keycloak", help="A machine with the real Keycloak, too.", show_default=False)
+        list[Further] | None,
+        typer.Option(
+            "--with",
+            metavar="PART",
+            help="keycloak: a machine with the real one; portal: its stand-in on the ui machine.",
+            show_default=False,
+        ),
     ] = None,
 ) -> Outcome:
     """Start the machines of a lab and write the inventory of its federation. Needs root."""
