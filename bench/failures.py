@@ -62,8 +62,8 @@ class Federation:
         self.address = {name: values["ansible_host"] for group in ("master", "workers") for name, values in groups[group]["hosts"].items()}
         self.master = next(iter(groups["master"]["hosts"]))
         self.workers = list(groups["workers"]["hosts"])
-        shown = json.loads(run("mipfed", "-o", "json", "lab", "status", "--name", LAB))
-        machines = shown["result"]["machines"]
+        shown = run("env", "ANSIBLE_CALLBACK_RESULT_FORMAT=json", "ansible", "localhost", "-m", "hbp.mip.lab_info", "-a", f"lab={LAB}")
+        machines = json.loads(shown.partition("=>")[2])["machines"]
         self.veth = {machine["name"]: machine["veth"] for machine in machines}
         self.cluster = self.ssh(self.master, "docker info -f '{{.Swarm.Cluster.ID}}'")
         self.written = 0
