@@ -261,8 +261,9 @@ class Trial:
             scratch = self.scratch("verify")
             verified = scratch.report(scratch.play("hbp.mip.verify", scratch.prepare()), "verify", lambda _out, _data: None)
             self.check("verify", verified, _WITHOUT_DATA)
-            report = verified.result if isinstance(verified.result, Mapping) else {"pairs": [{"ok": False}], "engine": {"health": {}}}
-            if not all(pair["ok"] for pair in report["pairs"]) or not report["engine"]["health"].get("ok"):
+            report: Mapping[str, Any] = verified.result if isinstance(verified.result, Mapping) else {}
+            pairs, health = report.get("pairs") or (), (report.get("engine") or {}).get("health") or {}
+            if not pairs or not all(pair["ok"] for pair in pairs) or not health.get("ok"):
                 raise _Failed("verify", [Problem("not-verified", "not all links work, or the engine's API does not know all nodes")])
 
 
