@@ -30,7 +30,27 @@ options:
     description: Which report.
     type: str
     required: true
-    choices: [check, compile, consolidate, data, experiments, firewall, keycloak, kit, services, status, ui, verify]
+    choices:
+      - backup
+      - check
+      - compile
+      - consolidate
+      - data
+      - experiments
+      - firewall
+      - keycloak
+      - kit
+      - lock
+      - move
+      - node
+      - recover
+      - restore
+      - services
+      - status
+      - token
+      - ui
+      - unlock
+      - verify
   federation:
     description: The resolved federation, as M(hbp.mip.federation) returns it.
     type: dict

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.hbp.mip.plugins.plugin_utils._reports import check
+import yaml
+
+from ansible_collections.hbp.mip.plugins.modules.report import DOCUMENTATION
+from ansible_collections.hbp.mip.plugins.plugin_utils._reports import REPORTS, check
 
 FEDERATION = {
     "name": "hosp",
@@ -26,6 +29,10 @@ def node(name: str, **facts: Any) -> dict[str, Any]:
 
 def codes(report: dict[str, Any]) -> list[tuple[str, str]]:
     return [(entry["node"], entry["code"]) for entry in report["problems"]]
+
+
+def test_every_report_is_documented() -> None:
+    assert yaml.safe_load(DOCUMENTATION)["options"]["verb"]["choices"] == sorted(REPORTS)
 
 
 def test_healthy_nodes_have_no_problem() -> None:
