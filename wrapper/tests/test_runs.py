@@ -131,7 +131,7 @@ def test_deploy_changes_then_nothing(project: Project) -> None:
     assert "Prepare the nodes" in Path(document["run"]["log"]).read_text(encoding="utf-8")
     assert (folder / "fed-ms.two").is_file()
     second = project.run("deploy", "-yf", "fed", "--output", "json")
-    assert second.document["result"] == {"changed": 0, "changes": []}
+    assert second.document["result"] == {"changed": 0, "changes": [], "drained": []}
 
 
 def test_plan_is_the_dry_run_of_deploy(project: Project) -> None:
