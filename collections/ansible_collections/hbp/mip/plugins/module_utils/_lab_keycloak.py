@@ -9,9 +9,10 @@ import hashlib
 import os
 import shutil
 import stat
-import urllib.request
 import zipfile
 from typing import Dict, List
+
+from ansible.module_utils.urls import open_url
 
 from ansible_collections.hbp.mip.plugins.module_utils._lab import (
     LabError,
@@ -42,7 +43,7 @@ PORT = KEYCLOAK_PORT
 def _download(target: str, timeout: float) -> None:
     digest = hashlib.sha256()
     try:
-        with urllib.request.urlopen(URL, timeout=timeout) as answer, open(target, "wb") as stream:  # noqa: S310
+        with open_url(URL, timeout=timeout) as answer, open(target, "wb") as stream:
             for block in iter(lambda: answer.read(1 << 20), b""):
                 digest.update(block)
                 stream.write(block)
@@ -181,7 +182,7 @@ def install(root: str, address: str, password: str, leader: int) -> None:
 def answers(url: str) -> bool:
     """Whether a server is ready for requests."""
     try:
-        with urllib.request.urlopen(url + "/realms/master", timeout=30) as answer:  # noqa: S310
+        with open_url(url + "/realms/master", timeout=30) as answer:
             return bool(answer.status == 200)
     except OSError:
         return False

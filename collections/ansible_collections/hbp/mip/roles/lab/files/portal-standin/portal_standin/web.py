@@ -42,7 +42,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Write one line, without the query, which can hold a login's code."""
-        words = [str(word).split("?")[0] for word in args]
+        words = [str(word).partition("?")[0] for word in args]
         print(self.address_string(), *words, file=sys.stderr, flush=True)
 
 
