@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +122,17 @@ def _keys(session: Session, given: Path | None) -> list[Any]:
         raise configuration(str(error)) from None
 
 
+def _manifest(session: Session, opened: Any, keys: Sequence[Any], file: Path) -> dict[str, Any]:
+    """Return the manifest of a set whose every part was checked.
+
+    :raises BackupError: when it is damaged, or of another federation.
+    """
+    if opened.header.get("federation") != session.source.name:
+        raise _sets().BackupError(f"{file} is a backup of {opened.header.get('federation')}, not of {session.source.name}")
+    manifest: dict[str, Any] = opened.verify(keys)
+    return manifest
+
+
 def verified(session: Session, file: Path, identity: Path | None, *, restore_test: bool = False) -> Outcome:
     """Carry out `backup verify`.
 
@@ -136,9 +147,7 @@ def verified(session: Session, file: Path, identity: Path | None, *, restore_tes
     opened = None
     try:
         opened = module.BackupSet(path)
-        if opened.header.get("federation") != session.source.name:
-            raise module.BackupError(f"{file} is a backup of {opened.header.get('federation')}, not of {session.source.name}")
-        manifest = opened.verify(keys)
+        manifest = _manifest(session, opened, keys, file)
     except module.BackupError as error:
         if opened is not None:
             _note(path, ok=False, detail=str(error))
@@ -294,9 +303,7 @@ def restore(session: Session, file: Path, identity: Path | None, *, confirm: str
     keys = _keys(session, identity)
     try:
         opened = module.BackupSet(path)
-        if opened.header.get("federation") != session.source.name:
-            raise module.BackupError(f"{file} is a backup of {opened.header.get('federation')}, not of {session.source.name}")
-        manifest = opened.verify(keys)
+        manifest = _manifest(session, opened, keys, file)
     except module.BackupError as error:
         raise MipfedError(ExitCode.CHECK, f"{error}. Nothing was touched.", next=session.call("backup ls")) from None
     node = str(manifest["swarm"]["node"])
