@@ -6,9 +6,7 @@
 from __future__ import annotations
 
 import json
-import secrets
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mipfed import keycloak_reports, paths, render, vault
+from mipfed import paths
 from mipfed.errors import MipfedError, Problem, configuration, declined, usage
 from mipfed.exitcodes import ExitCode
 from mipfed.options import REMOTE, command, new_application
@@ -100,6 +98,8 @@ def _play(session: Session, prepared: Prepared, variables: Mapping[str, Any], *,
 
 
 def _shown(session: Session, outcome: Outcome, *, check: bool) -> Outcome:
+    from mipfed import keycloak_reports
+
     data, with_diff = outcome.result, session.options.diff or session.options.verbose > 0
     if isinstance(data, dict) and data.get("plan"):
         outcome.text = lambda out: keycloak_reports.plan(out, data, check=check, with_diff=with_diff)
@@ -124,6 +124,8 @@ def keycloak_sync(session: Session, prune: Prune = False, copy_from: CopyFrom = 
     Follows what was consolidated last. Shows the plan and asks; only what was shown is done. Nothing is removed without --prune, nothing
     is removed to be made again, and members stay in their groups. With -y it is done at once. --check stops after the plan.
     """
+    from mipfed import keycloak_reports, render
+
     variables = _variables(session, prune=prune, copy_from=copy_from, structure=structure)
     prepared = session.prepare()
     if session.options.yes and not session.options.check:
@@ -144,6 +146,8 @@ def keycloak_sync(session: Session, prune: Prune = False, copy_from: CopyFrom = 
 @command(keycloak_app, "orphans", REMOTE, group="keycloak")
 def keycloak_orphans(session: Session, structure: Structure = None) -> Outcome:
     """List roles and groups for which there are no data any more; changes nothing."""
+    from mipfed import keycloak_reports
+
     variables = _variables(session, prune=False, copy_from="", structure=structure)
     outcome = _play(session, session.prepare(), variables, check=True)
     if not isinstance(outcome.result, dict):
@@ -172,6 +176,10 @@ def keycloak_prepare(
     Its secret and that of the portal's client are made here, if the inventory has none, and kept encrypted in
     group_vars/all/keycloak_vault.yml. The administrator's password is used once and kept nowhere.
     """
+    import tempfile
+
+    from mipfed import keycloak_reports
+
     session.arguments = [
         *(["--admin-user", admin_user] if admin_user != "admin" else []),
         *(["--admin-realm", admin_realm] if admin_realm != "master" else []),
@@ -252,7 +260,11 @@ def _new_secrets(session: Session, *, client: bool) -> Path:
 
     :arg client: make one for the portal's client, too.
     """
+    import secrets
+
     from ansible.parsing.vault import VaultLib, VaultSecret
+
+    from mipfed import vault
 
     folder = session.source.folder / "group_vars" / "all"
     path = folder / VAULT_FILE
