@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -128,13 +127,6 @@ def _current(path: Path) -> dict[str, Any]:
     return found
 
 
-def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    result = dict(old)
-    for key, value in new.items():
-        result[key] = _merged(result.get(key) or {}, value) if isinstance(value, dict) else value
-    return result
-
-
 @command(ui_app, "configure", (*OFFLINE, "vault_password_file", "check"), group="ui")
 def ui_configure(
     session: Session,
@@ -155,6 +147,7 @@ def ui_configure(
     What is not given stays. Giving a public host enables the portal. Contacts no host; deploy applies the settings.
     """
     import yaml
+    from ansible.module_utils.common.dict_transformations import dict_merge
 
     from mipfed import inventory as inventories
     from mipfed import vault
@@ -177,7 +170,7 @@ def ui_configure(
     source = session.source
     path = source.folder / FILE
     before = _current(path)
-    after = _merged(before, wanted)
+    after: dict[str, Any] = dict_merge(before, wanted)
     password = vault.obtain(session.options.vault_password_file, source.name) if vault.is_encrypted(source.path) else None
     inventory = inventories.load(source, password=password)
     others = [place for place in inventories.where("mip_ui", source) if str(FILE) not in place]

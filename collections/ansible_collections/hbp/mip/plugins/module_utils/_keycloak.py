@@ -18,6 +18,8 @@ import json
 import re
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
+from ansible.module_utils.common.dict_transformations import dict_merge
+
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 #: Keycloak's own limit.
 LONGEST_DESCRIPTION = 255
@@ -250,14 +252,6 @@ def differences(found: Mapping[str, Any], managed: Mapping[str, Any]) -> Dict[st
     return changed
 
 
-def merged(found: Mapping[str, Any], changed: Mapping[str, Any]) -> Dict[str, Any]:
-    """Return the settings after a change."""
-    result = dict(found)
-    for key, value in changed.items():
-        result[key] = merged(result.get(key) or {}, value) if isinstance(value, Mapping) else value
-    return result
-
-
 def ours(client_id: str, group: str, clients: Iterable[str] = ()) -> bool:
     """Tell whether a group is one that this product makes for a client, and not for another client whose name begins alike."""
     prefix = group_prefix(client_id)
@@ -385,11 +379,11 @@ def done(state: State, step: Step, goal: Wanted) -> State:
     if what == ("create", "client"):
         after.client = copy.deepcopy(value)
     elif what == ("update", "client"):
-        after.client = merged(after.client or {}, value or {})
+        after.client = dict_merge(after.client or {}, value or {})
     elif what == ("update", "secret"):
         after.secret_differs = False
     elif what[1] == "mapper":
-        after.mapper = merged(after.mapper or {}, value or {})
+        after.mapper = dict_merge(after.mapper or {}, value or {})
     elif what == ("create", "role"):
         after.roles[name] = Role(str(value))
     elif what == ("update", "role"):

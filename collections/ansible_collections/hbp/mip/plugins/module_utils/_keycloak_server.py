@@ -10,7 +10,9 @@ import json
 import traceback
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence
 
-from ansible_collections.hbp.mip.plugins.module_utils._keycloak import MAPPER, Group, Role, Service, State, Step, merged, ours
+from ansible.module_utils.common.dict_transformations import dict_merge
+
+from ansible_collections.hbp.mip.plugins.module_utils._keycloak import MAPPER, Group, Role, Service, State, Step, ours
 
 IMPORT_ERROR: Optional[str] = None
 try:
@@ -214,7 +216,7 @@ class Server:
         self._client = self._admin.create_client(payload)
 
     def _update_client(self, name: str, value: Mapping[str, Any], secret: str) -> None:
-        self._admin.update_client(self._client, merged(self._admin.get_client(self._client), value))
+        self._admin.update_client(self._client, dict_merge(self._admin.get_client(self._client), value))
 
     def _update_secret(self, name: str, value: Any, secret: str) -> None:
         self._admin.update_client(self._client, {**self._admin.get_client(self._client), "secret": secret})
@@ -224,7 +226,7 @@ class Server:
 
     def _update_mapper(self, name: str, value: Mapping[str, Any], secret: str) -> None:
         there = next(entry for entry in self._admin.get_client(self._client)["protocolMappers"] if entry["name"] == name)
-        self._admin.update_client_mapper(self._client, there["id"], merged(there, value))
+        self._admin.update_client_mapper(self._client, there["id"], dict_merge(there, value))
 
     def _role(self, name: str) -> Dict[str, Any]:
         if name not in self._roles:
