@@ -12,6 +12,7 @@ packages of the engines are unpacked into a cache and not installed.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import os
 import shutil
@@ -46,7 +47,7 @@ def cache_directory() -> Path:
 
 def unpacked_packages() -> Path:
     """A directory with the programs of `PACKAGES` and the registry, taken from Debian once. It is not installed."""
-    return _unpack("engine", [*PACKAGES, REGISTRY_PACKAGE], {})
+    return unpacked("engine", [*PACKAGES, REGISTRY_PACKAGE])
 
 
 def newer_packages() -> Path:
@@ -67,11 +68,23 @@ def newer_packages() -> Path:
         return _unpack("engine-trixie", ["docker.io", "containerd"], {"APT_CONFIG": str(root / "apt.conf")}, update=True)
 
 
+def unpacked(name: str, packages: list[str]) -> Path:
+    """A directory with what is in the newest of these packages of the machine's own release. They are not installed."""
+    return _unpack(name, packages, {})
+
+
 def _unpack(name: str, packages: list[str], environment: dict[str, str], update: bool = False) -> Path:
     target = cache_directory() / name
-    complete = target / ".complete"
-    if complete.exists():
-        return target
+    cache_directory().mkdir(parents=True, exist_ok=True)
+    # Tests run in several processes: the first one fetches, the others wait for it.
+    with (cache_directory() / f"{name}.lock").open("a", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (target / ".complete").exists():
+            _fetch(target, packages, environment, update)
+    return target
+
+
+def _fetch(target: Path, packages: list[str], environment: dict[str, str], update: bool) -> None:
     work = Path(tempfile.mkdtemp(prefix="mip-packages-"))
     try:
         for command in (["apt-get", "update"],) * update + (["apt-get", "download", *packages],):
@@ -81,10 +94,9 @@ def _unpack(name: str, packages: list[str], environment: dict[str, str], update:
         target.mkdir(parents=True, exist_ok=True)
         for package in sorted(work.glob("*.deb")):
             subprocess.run(["dpkg-deb", "-x", str(package), str(target)], check=True)
-        complete.touch()
+        (target / ".complete").touch()
     finally:
         shutil.rmtree(work)
-    return target
 
 
 def search_path(*programs: Path) -> str:
