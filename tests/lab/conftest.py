@@ -23,7 +23,9 @@ ROOT = Path(__file__).resolve().parents[2]
 LAB = os.environ.get("MIP_TEST_LAB", "lab-test")
 INVENTORY = ROOT / "inventories" / LAB
 MIPFED = ROOT / ".venv/bin/mipfed"
-ENVIRONMENT = {**os.environ, "PATH": f"{MIPFED.parent}:{os.environ['PATH']}", "NO_COLOR": "1"}
+#: All machines share this one's processors: on a busy one sshd may need a while to say who it is.
+TIMEOUT = os.environ.get("ANSIBLE_TIMEOUT", "60")
+ENVIRONMENT = {**os.environ, "PATH": f"{MIPFED.parent}:{os.environ['PATH']}", "NO_COLOR": "1", "ANSIBLE_TIMEOUT": TIMEOUT}
 
 
 class Lab:
@@ -87,7 +89,7 @@ class Lab:
         done = subprocess.run(
             [
                 "ssh", *trust, "-i", str(INVENTORY / "ssh/id_ed25519"), "-o", f"UserKnownHostsFile={INVENTORY / 'known_hosts'}",
-                "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", f"root@{self.addresses[host]}", command,
+                "-o", "BatchMode=yes", "-o", f"ConnectTimeout={TIMEOUT}", f"root@{self.addresses[host]}", command,
             ],
             capture_output=True, text=True, check=False, timeout=300, input=content,
         )  # fmt: skip
