@@ -134,6 +134,12 @@ def test_drained_and_active_again(nodes: Lab, new: str) -> None:
     assert steps(nodes.json("node", "drain", new, "-y"))["availability"] == "done"
     assert f"{new} Ready Drain" in members(nodes)
     assert nodes.ssh(new, "docker ps -q") == ""
+    # The others are stopped and started meanwhile.
+    nodes.run("stop", "engine", "-y")
+    started = nodes.json("start", "engine")["result"]["services"]
+    assert {service["node"]: service["action"] for service in started} == {
+        **dict.fromkeys((nodes.master, *nodes.workers), "started"), new: "drained",
+    }  # fmt: skip
     assert steps(nodes.json("node", "activate", new, "-y"))["availability"] == "done"
     assert nodes.all_active()
     assert steps(nodes.json("node", "activate", new, "-y"))["availability"] == "nothing"

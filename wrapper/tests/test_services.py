@@ -85,6 +85,15 @@ def test_a_service_that_does_not_start(project: Project) -> None:
     assert project.run("-f", "fed", "start").out.count("exit code 3") == 1
 
 
+def test_a_drained_node_is_told_and_no_failure(project: Project) -> None:
+    project.federation()
+    project.playbook("service_start", playbook([{**DONE[0], "action": "started"}, {"name": "x", "node": "fed-wk-1", "action": "drained"}]))
+    done = project.run("-f", "fed", "start")
+    assert done.code == ExitCode.OK, done.err
+    assert "its node is drained; it runs once the node is active again" in done.out
+    assert "next: mipfed -f fed node activate fed-wk-1" in done.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

@@ -98,6 +98,8 @@ def services(out: Console, data: Mapping[str, Any], *, check: bool) -> None:
         shown = f"would be {action}" if check and action in _ACTIONS else action + (since if action in ("stopped", "unchanged") else "")
         unconfirmed = ", ".join(str(name) for name in service.get("unconfirmed") or ())
         remark = f"{unconfirmed} does not answer; it ends there when it is back" if unconfirmed else str(service.get("error") or "")
+        if action == "drained":
+            remark = "its node is drained; it runs once the node is active again"
         seconds = service.get("seconds")
         table.append(
             (

@@ -68,6 +68,10 @@ def _work(session: Session, verb: str, components: Sequence[Component] | None, n
     outcome = session.report(outcome, "services", lambda out, data: service_reports.services(out, data, check=check))
     if outcome.exit_code is ExitCode.OK and verb == "stop" and not check:
         outcome.next = session.call(" ".join(["start", *chosen, *(f"--node {name}" for name in where)]))
+    if outcome.exit_code is ExitCode.OK and isinstance(outcome.result, dict):
+        # They are no failure: somebody drained these nodes.
+        drained = [str(service["node"]) for service in outcome.result.get("services") or () if service.get("action") == "drained"]
+        outcome.next = session.call(f"node activate {drained[0]}") if drained else outcome.next
     return outcome
 
 

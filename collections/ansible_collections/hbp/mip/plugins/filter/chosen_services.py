@@ -47,7 +47,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: C(name), C(node), C(component) and C(wave) of each service.
+  description: C(name), C(node), C(component), C(wave) and C(may_rest) of each service.
   type: list
   elements: dict
 """
@@ -80,7 +80,15 @@ def chosen_services(federation: Mapping[str, Any], components: Collection[str] =
         component = component_of(service)
         if (components and component not in components) or (nodes and service["node"] not in nodes) or service["node"] in disabled:
             continue
-        found.append({"name": service["name"], "node": service["node"], "component": component, "wave": service["wave"]})
+        found.append(
+            {
+                "name": service["name"],
+                "node": service["node"],
+                "component": component,
+                "wave": service["wave"],
+                "may_rest": service.get("may_rest", False),
+            }
+        )
     return sorted(found, key=lambda service: service["wave"])
 
 

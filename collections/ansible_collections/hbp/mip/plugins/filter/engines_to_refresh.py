@@ -34,6 +34,7 @@ EXAMPLES = r"""
     project: "{{ mip.name }}"
     services: "{{ engines.services }}"
     older_than: "{{ engines.older_than }}"
+    may_rest: "{{ engines.may_rest }}"
   vars:
     engines: "{{ mip | hbp.mip.engines_to_refresh(hostvars) }}"
 """
@@ -43,6 +44,7 @@ _value:
   description:
     - C(services), names of services, and C(older_than), by name the time of the newest database of a node whose databases did not change
       now; an earlier run may have been cut off before it restarted that engine.
+    - C(may_rest), names of the workers' services; a drained worker reads its databases when it is active again.
   type: dict
 """
 
@@ -50,6 +52,7 @@ _value:
 def engines_to_refresh(federation: Mapping[str, Any], hostvars: Mapping[str, Any]) -> dict[str, Any]:
     """Return the engines of the nodes that told when their databases changed last, the master's at the end."""
     services: list[str] = []
+    may_rest: list[str] = []
     older_than: dict[str, float] = {}
     for kind, suffix in (("worker", "exareme"), ("master", "exareme-master")):
         for node in federation["nodes"]:
@@ -60,9 +63,11 @@ def engines_to_refresh(federation: Mapping[str, Any], hostvars: Mapping[str, Any
                 continue
             name = f"{node['name']}_{suffix}"
             services.append(name)
+            if kind == "worker":
+                may_rest.append(name)
             if not result["changed"]:
                 older_than[name] = result["newest"]
-    return {"services": services, "older_than": older_than}
+    return {"services": services, "older_than": older_than, "may_rest": may_rest}
 
 
 class FilterModule:

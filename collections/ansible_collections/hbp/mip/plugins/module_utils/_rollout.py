@@ -32,6 +32,7 @@ CREATED = "created"
 UPDATED = "updated"
 UNCHANGED = "unchanged"
 FAILED = "failed"
+DRAINED = "drained"
 
 
 class Rejected(Exception):
@@ -149,6 +150,11 @@ class Rollout:
         """Look at the nodes of the swarm anew."""
         with engine_call("list the nodes of the swarm"):
             self.nodes = {node["id"]: node for node in map(_swarm.node_summary, self.client.nodes())}
+
+    def drained(self) -> Set[str]:
+        """The names of nodes that take no tasks because somebody drained them."""
+        working = {node["name"] for node in self.nodes.values() if node["availability"] != "drain"}
+        return {node["name"] for node in self.nodes.values()} - working
 
     def read_tasks(self, items: List[Item]) -> Dict[str, List[Dict[str, Any]]]:
         """Tasks of `items` by service ID."""

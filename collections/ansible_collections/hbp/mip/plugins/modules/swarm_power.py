@@ -51,6 +51,12 @@ options:
         description: Services of one wave are started or stopped together.
         type: int
         default: 0
+      may_rest:
+        description:
+          - Is it all right that its node is drained? Then it is started without being waited for; the swarm runs it once its node takes
+            tasks again.
+        type: bool
+        default: false
   reason:
     description:
       - Why they are stopped, for those who look at the status later.
@@ -114,8 +120,9 @@ services:
       description:
         - What was done, or would be done in check mode.
         - V(waiting) is a service whose turn did not come because another failed.
+        - V(drained) is a service that may rest and shall run, whose node is drained.
       type: str
-      choices: [started, stopped, unchanged, failed, waiting]
+      choices: [started, stopped, unchanged, failed, waiting, drained]
     since:
       description: Since when it is stopped on purpose. Empty when it is not.
       type: str
@@ -157,7 +164,7 @@ manager_lost:
 """
 
 import time
-from typing import Any, Dict, List
+from typing import Any, Collection, Dict, List
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -165,6 +172,7 @@ from ansible_collections.hbp.mip.plugins.module_utils import _managers, _service
 from ansible_collections.hbp.mip.plugins.module_utils._engine import EngineError, engine_call, hide_secrets, open_engine
 from ansible_collections.hbp.mip.plugins.module_utils._rollout import (
     CREATED,
+    DRAINED,
     FAILED,
     UNCHANGED,
     Item,
@@ -208,13 +216,16 @@ class Power(Rollout):
         self.unconfirmed: Dict[str, List[str]] = {}
         self.seconds: Dict[str, float] = {}
 
-    def plan(self, items: List[Item]) -> None:
-        """Decide which of `items` have something to be done to them."""
+    def plan(self, items: List[Item], may_rest: Collection[str] = ()) -> None:
+        """Decide which of `items` have something to be done to them; those that `may_rest` names are not waited for on a drained node."""
         tasks = self.read_tasks(items)
+        self.read_nodes()
+        drained = self.drained()
         for item in items:
             item.tasks = tasks.get(item.service_id, [])
             done = is_running(item) if self.state == STARTED else is_stopped(item)
             item.action = UNCHANGED if done else WAITING
+            item.wait = not (self.state == STARTED and item.name in may_rest and item.node in drained)
 
     def waves(self, items: List[Item]) -> List[List[Item]]:
         """`items` by waves, in the order in which they are worked on."""
@@ -231,14 +242,14 @@ class Power(Rollout):
                     self.apply(item)
                 except EngineError as error:
                     item.failure = _services.Failure("refused", str(error), "docker service inspect %s, then run again" % item.name)
-            pending = [item for item in members if item.failure is None]
+            pending = [item for item in members if item.failure is None and item.wait]
             if self.state == STARTED:
                 self.wait_for(pending)
             else:
                 self.wait_for_end(pending)
             for item in members:
                 self.seconds[item.name] = round(time.monotonic() - began, 1)
-                item.action = FAILED if item.failure else self.state
+                item.action = FAILED if item.failure else self.state if item.wait else DRAINED
                 if item.failure:
                     item.log = self.last_log_lines(item)
             if any(item.failure for item in members):
@@ -327,7 +338,11 @@ def main() -> None:
                 "type": "list",
                 "elements": "dict",
                 "required": True,
-                "options": {"name": {"type": "str", "required": True}, "wave": {"type": "int", "default": 0}},
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "wave": {"type": "int", "default": 0},
+                    "may_rest": {"type": "bool", "default": False},
+                },
             },
             "reason": {"type": "str", "default": ""},
             "timeout": {"type": "int", "default": 300},
@@ -345,7 +360,7 @@ def main() -> None:
             wanted = [(str(entry["name"]), int(entry["wave"])) for entry in params["services"]]
             items = present_items(wanted, params["project"], client.services())
         power = Power(module, client, [])
-        power.plan(items)
+        power.plan(items, {str(entry["name"]) for entry in params["services"] if entry["may_rest"]})
     except Rejected as error:
         module.fail_json(msg="%s. Nothing was done" % error, errors=error.reasons)
     except (_swarm.SwarmError, EngineError) as error:
@@ -356,7 +371,7 @@ def main() -> None:
         now = _swarm.iso_time(time.time())
         for item in items:
             if item.action == WAITING:
-                item.action = power.state
+                item.action = power.state if item.wait else DRAINED
                 item.spec = _stopped.started(item.spec) if power.state == STARTED else _stopped.stopped(item.spec, now, params["reason"])
                 item.applied = item.spec != before[item.name]
     else:
@@ -371,7 +386,7 @@ def main() -> None:
         "services": [power.result(item) for item in items],
         "diff": {"before": shown(items, before), "after": shown(items, {item.name: item.spec for item in items})},
     }
-    left = [item for item in items if item.action not in (STARTED, STOPPED, UNCHANGED)]
+    left = [item for item in items if item.action not in (STARTED, STOPPED, UNCHANGED, DRAINED)]
     if not left:
         module.exit_json(**result)
     text = [power.explain(item) for item in items if item.failure] + ([problem] if problem else [])

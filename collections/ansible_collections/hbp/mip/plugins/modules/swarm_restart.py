@@ -45,6 +45,13 @@ options:
       - Leave out services that the swarm does not have, instead of refusing the whole list. Without a swarm there is then nothing to do.
     type: bool
     default: false
+  may_rest:
+    description:
+      - Those of O(services) whose node may be drained. They are left alone there; the swarm gives them a new container once their node
+        takes tasks again.
+    type: list
+    elements: str
+    default: []
   timeout:
     description:
       - Seconds within which each service must run again.
@@ -113,10 +120,10 @@ services:
     action:
       description:
         - What was done, or would be done in check mode.
-        - V(fresh) is a service whose containers are newer than O(older_than), V(stopped) one that is scaled to no containers, V(waiting)
-          one whose turn did not come because another failed.
+        - V(fresh) is a service whose containers are newer than O(older_than), V(stopped) one that is scaled to no containers, V(drained)
+          one that may rest and whose node is drained, V(waiting) one whose turn did not come because another failed.
       type: str
-      choices: [restarted, fresh, stopped, failed, waiting]
+      choices: [restarted, fresh, stopped, failed, waiting, drained]
     seconds:
       description: How long it took until the service ran again.
       type: float
@@ -147,13 +154,14 @@ import calendar
 import math
 import re
 import time
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Collection, Dict, List, Mapping, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.hbp.mip.plugins.module_utils import _managers, _services, _swarm
 from ansible_collections.hbp.mip.plugins.module_utils._engine import EngineError, engine_call, hide_secrets, open_engine
 from ansible_collections.hbp.mip.plugins.module_utils._rollout import (
+    DRAINED,
     FAILED,
     UPDATED,
     Item,
@@ -203,13 +211,17 @@ def created(task: Mapping[str, Any]) -> float:
 class Restart(Rollout):
     """Restarts services one at a time."""
 
-    def plan(self, items: List[Item], older_than: Mapping[str, float]) -> None:
-        """Decide which of `items` have to be restarted."""
+    def plan(self, items: List[Item], older_than: Mapping[str, float], may_rest: Collection[str] = ()) -> None:
+        """Decide which of `items` have to be restarted; those that `may_rest` names are left alone on a drained node."""
         tasks = self.read_tasks(items)
+        self.read_nodes()
+        drained = self.drained()
         for item in items:
             item.tasks = tasks.get(item.service_id, [])
             if not _services.replicas_of(item.spec):
                 item.action = STOPPED
+            elif item.name in may_rest and item.node in drained:
+                item.action = DRAINED
             elif is_fresh(item, older_than.get(item.name)):
                 item.action = FRESH
             else:
@@ -290,6 +302,7 @@ def main() -> None:
             "services": {"type": "list", "elements": "str", "required": True},
             "older_than": {"type": "dict", "default": {}},
             "skip_absent": {"type": "bool", "default": False},
+            "may_rest": {"type": "list", "elements": "str", "default": []},
             "timeout": {"type": "int", "default": 300},
             "docker_host": {"type": "str", "default": "unix:///var/run/docker.sock"},
             "engine_timeout": {"type": "int", "default": 60},
@@ -317,7 +330,7 @@ def main() -> None:
         with engine_call("list the services of the swarm"):
             items = present_items([(name, 0) for name in names], project, client.services(), module.params["skip_absent"])
         restart = Restart(module, client, [])
-        restart.plan(items, older_than)
+        restart.plan(items, older_than, module.params["may_rest"])
     except Rejected as error:
         module.fail_json(msg="%s. Nothing was restarted" % error, errors=error.reasons, restarted=[])
     except (_swarm.SwarmError, EngineError) as error:
@@ -340,7 +353,7 @@ def main() -> None:
         "restarted": restarted,
         "services": [{**restart.describe(item), "action": item.action, "seconds": seconds.get(item.name, 0.0)} for item in items],
     }
-    left = [item.name for item in items if item.action not in (RESTARTED, FRESH, STOPPED)]
+    left = [item.name for item in items if item.action not in (RESTARTED, FRESH, STOPPED, DRAINED)]
     if not left:
         module.exit_json(**result)
     text = [restart.explain(item) for item in items if item.failure] + ([problem] if problem else [])

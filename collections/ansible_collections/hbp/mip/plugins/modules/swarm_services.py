@@ -453,7 +453,7 @@ manager_lost:
   type: bool
 """
 
-from typing import Any, Collection, Dict, List, NamedTuple, Optional, Set, Tuple
+from typing import Any, Collection, Dict, List, NamedTuple, Optional, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -652,11 +652,6 @@ class Deployment(Rollout):
         item.applied = True
 
     # --- waves
-
-    def drained(self) -> Set[str]:
-        """The names of nodes that take no tasks because somebody drained them."""
-        working = {node["name"] for node in self.nodes.values() if node["availability"] != "drain"}
-        return {node["name"] for node in self.nodes.values()} - working
 
     def let_rest(self, names: Collection[str]) -> List[str]:
         """Wait for none of these services whose node is drained, which somebody wanted; returns the names of the nodes."""

@@ -42,6 +42,14 @@ def running(manager: Engine) -> set[str]:
     return found
 
 
+def drain(manager: Engine, name: str, availability: str) -> None:
+    """Let a node take tasks or none."""
+    client = manager.client()
+    (node,) = [node for node in client.nodes() if node["Spec"].get("Labels", {}).get("name") == name]
+    client.update_node(node["ID"], node["Version"]["Index"], {**node["Spec"], "Availability": availability})
+    client.close()
+
+
 def test_stopped_remembered_and_started(swarm: Swarm, clean: Callable[[], None]) -> None:
     """The whole story: nothing runs, a deploy leaves it so although it changes something, and a start brings all back."""
     manager = swarm.manager
@@ -94,6 +102,30 @@ def test_what_does_not_start_is_explained_and_the_next_wave_waits(swarm: Swarm, 
     assert failed["manager_lost"] is False
     succeed("swarm_services", manager, project="lab", services=wanted(swarm.image))
     succeed("swarm_power", manager, project="lab", state="started", services=SERVICES)
+
+
+def test_a_drained_node_does_not_keep_the_others_from_starting(swarm: Swarm, clean: Callable[[], None]) -> None:
+    """What may rest is written as started and not waited for; it runs when its node is active again. Nothing else may be missing."""
+    manager = swarm.manager
+    services = [*SERVICES[:2], {**SERVICES[2], "may_rest": True}]
+    succeed("swarm_services", manager, project="lab", services=wanted(swarm.image))
+    succeed("swarm_power", manager, project="lab", state="stopped", services=services)
+    try:
+        drain(manager, "wk-1", "drain")
+        done = quad("swarm_power", manager, project="lab", state="started", services=services)
+        assert [item["action"] for item in done["services"]] == ["started", "started", "drained"]
+        assert running(manager) == {"keystore", "ms_master"}
+        names = [service["name"] for service in SERVICES]
+        again = succeed("swarm_restart", manager, project="lab", services=names, may_rest=names[2:])
+        assert [item["action"] for item in again["services"]] == ["restarted", "restarted", "drained"]
+        failed = call("swarm_power", manager, project="lab", state="started", services=SERVICES, timeout=60)
+        assert [item["action"] for item in failed["services"]] == ["unchanged", "unchanged", "failed"]
+        assert "takes no tasks" in failed.msg
+        drain(manager, "wk-1", "active")
+        succeed("swarm_power", manager, project="lab", state="started", services=services)
+        assert running(manager) == {"keystore", "ms_master", "wk-1_exareme"}
+    finally:
+        drain(manager, "wk-1", "active")
 
 
 def test_only_ours(swarm: Swarm, clean: Callable[[], None]) -> None:

@@ -70,6 +70,7 @@ def test_engines_of_changed_databases_are_restarted_in_any_case_and_the_others_o
     assert engines_to_refresh(FEDERATION, hostvars) == {
         "services": ["a_exareme", "ms_exareme-master"],
         "older_than": {"a_exareme": 7.0},
+        "may_rest": ["a_exareme"],
     }
 
 

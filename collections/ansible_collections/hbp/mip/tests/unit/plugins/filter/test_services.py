@@ -43,6 +43,8 @@ def test_services_in_the_order_of_their_start(
     chosen = chosen_services(federation, components, nodes)
     assert [service["name"] for service in chosen] == names
     assert [service["wave"] for service in chosen] == sorted(service["wave"] for service in chosen)
+    # Only a hospital's node can be drained and the federation still be one.
+    assert [service["may_rest"] for service in chosen] == [service["node"] != "ms" for service in chosen]
 
 
 def test_unknown_names_are_named(federation: dict[str, Any]) -> None:

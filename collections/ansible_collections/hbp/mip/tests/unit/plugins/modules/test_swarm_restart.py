@@ -99,9 +99,11 @@ def test_what_is_left_alone() -> None:
     """Newer containers, and services scaled to none."""
     second = 1767225600.0 + 10
 
-    def planned(tasks: list[dict[str, Any]], older_than: dict[str, float], **changes: Any) -> str:
+    nodes = [{"ID": "n1", "Spec": {"Labels": {"name": "wk-1"}, "Availability": "active"}, "Status": {"State": "ready"}}]
+
+    def planned(tasks: list[dict[str, Any]], older_than: dict[str, float], may_rest: tuple[str, ...] = (), **changes: Any) -> str:
         found = item(**changes)
-        restart(tasks=lambda filters: tasks).plan([found], older_than)
+        restart(tasks=lambda filters: tasks, nodes=lambda: nodes).plan([found], older_than, may_rest)
         return found.action
 
     spec = item().spec
@@ -113,6 +115,11 @@ def test_what_is_left_alone() -> None:
     assert planned([task("11", spec, "starting")], {"wk-1_exareme": second}) == "waiting"
     assert planned([], {"wk-1_exareme": second}) == "waiting"
     assert planned([], {}, replicas=0) == "stopped"
+    assert planned([], {}, ("wk-1_exareme",)) == "waiting"
+    nodes[0]["Spec"] = {"Labels": {"name": "wk-1"}, "Availability": "drain"}
+    assert planned([], {}, ("wk-1_exareme",)) == "drained"
+    # What may not rest fails, and says why.
+    assert planned([], {}, ("another",)) == "waiting"
 
 
 @pytest.mark.parametrize(
