@@ -179,7 +179,9 @@ def test_a_node_that_nobody_accepted_is_an_alarm_and_a_wrong_code_accepts_nobody
     kits = hospital.lab.json("kit", "ls", code=4)["result"]
     assert [kit["state"] for kit in kits["kits"]] == ["waiting"]
     assert [node["hostname"] for node in kits["unknown"]] == [HOSPITAL]
-    assert "stands for no node" in hospital.lab.run("kit", "accept", HOSPITAL, "AAAAA-AAAAA", code=5).stdout
+    refused = hospital.lab.json("kit", "accept", HOSPITAL, "AAAAA-AAAAA", code=5)["errors"]
+    assert [problem["code"] for problem in refused] == ["kit-code"]
+    assert "stands for no node" in refused[0]["message"]
     assert invited()["mip_site_kit"] == "invited"
     assert hospital.lab.ssh(hospital.lab.master, "docker swarm join-token -q worker") == hospital.token
 
@@ -282,3 +284,18 @@ def test_a_stranger_in_the_swarm_is_an_alarm_and_is_put_out(hospital: Hospital) 
     assert hospital.seen() == ""
     assert lab.ssh(lab.master, "docker swarm join-token -q worker") != token
     lab.run("status")
+
+
+def test_a_kit_that_nobody_used_is_ended(hospital: Hospital, tmp_path: Path) -> None:
+    lab = hospital.lab
+    name, address = f"{LAB}-wk-3", lab.hosts[f"{LAB}-wk-3"]
+    lab.json("kit", "create", name, "--address", address, "--to", str(tmp_path / "kit.py"), "-y")
+    token = lab.ssh(lab.master, "docker swarm join-token -q worker")
+    revoked = lab.json("kit", "revoke", name, "-y")["result"]
+    assert (revoked["rotated"], revoked["removed"]) == (True, [])
+    assert lab.ssh(lab.master, "docker swarm join-token -q worker") != token
+    assert name not in (INVENTORY / "hosts.yml").read_text()
+    for node in (lab.master, *lab.workers):
+        assert address not in lab.ssh(node, f"nft list set inet mip_{LAB.replace('-', '_')} peers")
+    assert {kit["node"]: kit["state"] for kit in lab.json("kit", "ls")["result"]["kits"]}[name] == "revoked"
+    assert lab.json("deploy", "-y")["result"]["changed"] == 0
