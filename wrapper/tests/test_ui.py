@@ -82,7 +82,6 @@ def test_stop_asks_and_status_shows(project: Project) -> None:
         "component": "backend",
         "state": "stopped",
         "stopped": {"since": "2026-11-22T10:00:00Z", "reason": "maintenance"},
-        "log": ["one"],
     }
     asked = {"asked_state": "ui_state", "asked_only": "ui_only", "asked_reason": "ui_reason"}
     project.playbook("ui", report("ui", {"address": "http://x/", "components": [entry], "problems": []}, **asked))
@@ -92,7 +91,6 @@ def test_stop_asks_and_status_shows(project: Project) -> None:
     assert (result["asked_state"], result["asked_only"], result["asked_reason"]) == ("stopped", ["backend"], "maintenance")
     shown = project.run("-f", "fed", "ui", "status")
     assert "maintenance" in shown.out
-    assert "backend | one" in project.run("-f", "fed", "ui", "logs").out
 
 
 def test_purge_shows_first_and_asks(project: Project) -> None:

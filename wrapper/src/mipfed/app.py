@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mipfed import backup, exitcodes, managers, paths, releases, services
+from mipfed import backup, exitcodes, logs, managers, paths, releases, services
 from mipfed.data import data_app
 from mipfed.errors import MipfedError, Problem
 from mipfed.exitcodes import ExitCode
@@ -219,6 +219,7 @@ def deploy(session: Session, ignore_check: IgnoreCheck = None) -> Outcome:
 
 
 services.register(app)
+logs.register(app)
 releases.register(app)
 
 

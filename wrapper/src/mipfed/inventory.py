@@ -133,7 +133,7 @@ def _render(templar: Any, value: Any) -> Any:
 
 
 #: Besides mip_* and the resolver's own, what mipfed looks at before it lets Ansible connect.
-_LOCAL_CHECKS = ("ansible_user", "ansible_ssh_private_key_file", "ansible_ssh_common_args", "ansible_ssh_extra_args")
+_LOCAL_CHECKS = ("ansible_user", "ansible_ssh_private_key_file", "ansible_ssh_common_args", "ansible_ssh_extra_args", "ansible_become")
 
 
 def load(source: Source, *, password: str | None = None, limit: str | None = None) -> Inventory:
@@ -265,7 +265,7 @@ def where(reason: str, source: Source) -> list[str]:
 
 def known_hosts_files(inventory: Inventory, host: str) -> list[Path]:
     """Return the files in which ssh will look for a host's key: what the inventory's ssh arguments name, else ours."""
-    arguments = " ".join(str(inventory.variables.get(host, {}).get(key) or "") for key in _LOCAL_CHECKS[2:])
+    arguments = " ".join(str(inventory.variables.get(host, {}).get(key) or "") for key in _LOCAL_CHECKS[2:4])
     try:
         words = shlex.split(arguments)
     except ValueError:

@@ -57,7 +57,7 @@ Components = Annotated[
 ]
 
 
-def _work(session: Session, state: str, components: list[Component] | None, *, reason: str = "", lines: int = 0, verb: str = "") -> Outcome:
+def _work(session: Session, state: str, components: list[Component] | None, *, reason: str = "", verb: str = "") -> Outcome:
     from mipfed import ui_reports
 
     prepared = session.prepare()
@@ -67,10 +67,9 @@ def _work(session: Session, state: str, components: list[Component] | None, *, r
         session.confirm(
             f"{verb.capitalize()} {what} of {session.source.name}. Nobody can work with it meanwhile.", f"{verb.capitalize()} it?"
         )
-    variables = {"ui_state": state, "ui_only": chosen, "ui_reason": reason, "ui_lines": lines}
+    variables = {"ui_state": state, "ui_only": chosen, "ui_reason": reason}
     outcome = session.play("hbp.mip.ui", prepared, check=session.options.check, variables=variables)
-    show = ui_reports.logs if lines else ui_reports.portal
-    return session.report(outcome, "ui", show)
+    return session.report(outcome, "ui", ui_reports.portal)
 
 
 @command(ui_app, "status", REMOTE, group="ui")
@@ -105,10 +104,13 @@ def ui_restart(session: Session, components: Components = None) -> Outcome:
 def ui_logs(
     session: Session,
     components: Components = None,
-    lines: Annotated[int, typer.Option("--lines", metavar="N", min=1, max=10000, help="How many of each component.")] = 100,
+    lines: Annotated[int, typer.Option("--lines", metavar="N", min=1, max=10000, help="How many.")] = 100,
 ) -> Outcome:
-    """Show the last lines of what the components wrote."""
-    return _work(session, "queried", components, lines=lines)
+    """Show the last lines of what the components wrote; `mipfed logs` shows more, and follows."""
+    from mipfed import logs
+
+    chosen = [component.value for component in components or Component]
+    return logs.show(session, logs.Wanted(kinds=("ui",), components=chosen, limit=lines))
 
 
 def _current(path: Path) -> dict[str, Any]:

@@ -40,13 +40,6 @@ def portal(out: Console, data: Mapping[str, Any]) -> None:
     rows(out, ("component", "state", "action", "up since", "restarts", "ports", "image", "remark"), table)
 
 
-def logs(out: Console, data: Mapping[str, Any]) -> None:
-    """Write the last lines of each component."""
-    for entry in data.get("components") or ():
-        for line in entry.get("log") or ():
-            out.print(f"{entry['component']} | {line}", markup=False, highlight=False, soft_wrap=True)
-
-
 def experiments(out: Console, data: Mapping[str, Any]) -> None:
     """Write the experiments, and what became of them."""
     fields = ("created", "finished", "who", "algorithm", "pathology", "datasets", "status", "name")
