@@ -432,8 +432,7 @@ def lines_from(stream: Any) -> Iterator[bytes]:
             return
         parts = (rest + more).split(b"\n")
         rest = parts.pop()
-        for part in parts:
-            yield part
+        yield from parts
 
 
 def leave() -> None:
