@@ -363,8 +363,7 @@ class Reader:
 
     def _quiet(self, key: str, lines: Iterator[Line]) -> Iterator[Line]:
         try:
-            for line in lines:
-                yield line
+            yield from lines
         except FileNotFoundError:
             if key != ENGINE:
                 self.note("engine", "Docker's engine is not there")
