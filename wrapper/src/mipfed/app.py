@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mipfed import backup, exitcodes, logs, managers, paths, releases, services
+from mipfed import backup, cockpit, console, exitcodes, logs, managers, paths, releases, services
 from mipfed.data import data_app
 from mipfed.errors import MipfedError, Problem
 from mipfed.exitcodes import ExitCode
@@ -80,14 +80,21 @@ def init(
     return Outcome(result={"inventory": str(folder), "files": files, "public_key": public}, text=text)
 
 
-@command(app, "doctor", OUTPUT)
-def doctor(session: Session) -> Outcome:
-    """Look at this machine and installation.
+@command(app, "doctor", ("federation", *OUTPUT))
+def doctor(
+    session: Session,
+    run: Annotated[str, typer.Argument(metavar="[RUN]", help="A recorded run: `last`, its name, or how that begins.")] = "",
+) -> Outcome:
+    """Look at this machine and installation, or explain what went wrong in a run.
 
     Says for everything that is missing or wrong how to put it right. Contacts no host.
     """
     from mipfed import doctor, render
 
+    if run:
+        from mipfed import symptoms
+
+        return symptoms.outcome(run, session.options.federation)
     findings = doctor.examine(session.root)
     problems = doctor.problems(findings)
     colours = {"ok": "ok", "warning": "changed", "problem": "failed"}
@@ -455,3 +462,5 @@ app.add_typer(ui_app, name="ui")
 app.add_typer(lab_app, name="lab")
 backup.register(app)
 managers.register(app)
+cockpit.register(app)
+console.register(app)
