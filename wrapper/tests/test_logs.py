@@ -203,3 +203,12 @@ def test_what_is_refused(project: Project) -> None:
     assert project.run("-f", "fed", "logs", "--grep", "(").code == ExitCode.USAGE
     assert project.run("-f", "fed", "logs", "--since", "never").code == ExitCode.USAGE
     assert project.run("-f", "fed", "logs", "-f", "-o", "json").code == ExitCode.USAGE
+
+
+def test_no_secret_is_needed(project: Project) -> None:
+    """Nobody is asked for the vault password, in the panes of a cockpit least of all; a host without Docker says so."""
+    folder = project.federation(workers=1)
+    (folder / "group_vars" / "all" / "vault.yml").write_text("$ANSIBLE_VAULT;1.1;AES256\n6162\n", encoding="utf-8")
+    shown = project.run("-f", "fed", "logs", "fed-wk-1", "--json", "--component", "engine")
+    assert shown.code == ExitCode.OK, shown.err
+    assert {line["event"] for line in shown.lines} <= {"log", "notice"}

@@ -227,6 +227,7 @@ def deploy(session: Session, ignore_check: IgnoreCheck = None) -> Outcome:
 
 services.register(app)
 logs.register(app)
+audit.register(app)
 releases.register(app)
 
 

@@ -121,7 +121,7 @@ def show(session: Session, wanted: Wanted) -> Outcome:
     except re.error as error:
         raise usage(f"--grep {wanted.grep}: no regular expression ({error}).") from None
     since = moment(wanted.since, time.time()) if wanted.since else 0.0
-    prepared = session.prepare()
+    prepared = session.prepare(secrets=False)
     direct, relayed = _known(session, prepared, wanted)
     limit = wanted.limit if wanted.limit is not None else 0 if wanted.since else DEFAULT_LINES
     request = {

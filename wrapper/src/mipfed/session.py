@@ -119,10 +119,11 @@ class Session:
             raise declined("No answer; nothing was changed.")
         return answer.rstrip("\n")
 
-    def prepare(self) -> Prepared:
+    def prepare(self, *, secrets: bool = True) -> Prepared:
         """Read and validate the federation and make sure that its nodes may be contacted. Contacts none, except to compare
         the host keys of nodes whose fingerprints the inventory gives but whose keys are not pinned yet.
 
+        :arg secrets: whether what is to be done needs the inventory's secrets, so that the vault password is asked for.
         :raises MipfedError: CONFIGURATION with everything that is wrong; NO_HOSTS when the limit leaves no host.
         """
         from mipfed import inventory as inventories
@@ -130,7 +131,7 @@ class Session:
 
         source = self.source
         password = None
-        if vault.is_encrypted(source.path):
+        if vault.is_encrypted(source.path) and (secrets or vault.password_file(self.options.vault_password_file)):
             password = vault.obtain(self.options.vault_password_file, source.name)
         inventory = inventories.load(source, password=password, limit=self.options.limit)
         if not inventory.hosts:
@@ -214,6 +215,7 @@ class Session:
         :arg with_controllers: let the pusher and the master take part whatever the limit: they hold keys, lock and swarm.
         :arg following: the next command after a failure that says nothing better; by default a check of the node.
         """
+        from mipfed import audit
         from mipfed.runner import Job
 
         self._tell_silent(playbook, prepared)
@@ -237,7 +239,8 @@ class Session:
             vault_password=prepared.vault_password,
             command=self.again(),
         )
-        return self.execute(job, self.tips(prepared), following or self.call("check -l {host}"))
+        tips = self.tips(prepared)
+        return audit.recorded(self, prepared, job, lambda: self.execute(job, tips, following or self.call("check -l {host}")))
 
     def _tell_silent(self, playbook: str, prepared: Prepared) -> None:
         """Say which hospitals a playbook does not come to, because it works over SSH on those that it is for."""
