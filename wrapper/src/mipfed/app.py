@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mipfed import backup, cockpit, console, exitcodes, logs, managers, paths, releases, services
+from mipfed import audit, backup, cockpit, console, exitcodes, logs, managers, paths, releases, report, services
 from mipfed.data import data_app
 from mipfed.errors import MipfedError, Problem
 from mipfed.exitcodes import ExitCode
@@ -228,6 +228,7 @@ def deploy(session: Session, ignore_check: IgnoreCheck = None) -> Outcome:
 services.register(app)
 logs.register(app)
 audit.register(app)
+report.register(app)
 releases.register(app)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -27,6 +28,9 @@ from mipfed.exitcodes import ExitCode
 from mipfed.inventory import IGNORED
 
 KEEP_RUNS = 20
+#: Of runs that only look, and that somebody may repeat every few seconds, this many: they shall not push out the record of a deploy.
+KEEP_LOOKS = 3
+_LOOK = re.compile(r"\d{8}T\d{6}-(status|report)(-\d+)?")
 #: Ansible leaves with this when SIGINT stopped it.
 _USER_INTERRUPTED = 99
 #: Environment that would lead Ansible round our settings, or that ansible-runner takes for its own.
@@ -149,12 +153,14 @@ def new_folder(federation: str, verb: str) -> Path:
             number += 1
     (folder / "pid").write_text(str(os.getpid()))
     known = sorted(path for path in runs.iterdir() if path.is_dir())
+    looks = [path for path in known if _LOOK.fullmatch(path.name)]
+    old = {*looks[:-KEEP_LOOKS], *[path for path in known if path not in looks][:-KEEP_RUNS]}
     ended = [path for path in known if not _alive(path)]
-    for old in ended:
+    for path in ended:
         # What a run is given may be secret, and one that was killed has left it.
-        (old / _VARIABLES).unlink(missing_ok=True)
-        if old in known[:-KEEP_RUNS]:
-            shutil.rmtree(old, ignore_errors=True)
+        (path / _VARIABLES).unlink(missing_ok=True)
+        if path in old:
+            shutil.rmtree(path, ignore_errors=True)
     return folder
 
 

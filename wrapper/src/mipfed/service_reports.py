@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from mipfed import overview
 from mipfed.render import cell_text, rows
 from mipfed.reports import coloured_as
 
@@ -79,6 +80,9 @@ def status(out: Console, data: Mapping[str, Any]) -> None:
         verdict = "answers" if engine.get("ok") else f"does not answer as it should ({engine.get('code')})"
         held = f"{cell_text(engine.get('dataset_count'))} datasets on {len(_mapping(engine.get('datasets')))} nodes"
         out.print(f"API {verdict}: {len(list(engine.get('nodes') or ()))} nodes active, {held}", markup=False)
+    if "last" in data:
+        for sentence in overview.sentences(_mapping(data["last"])):
+            out.print(sentence, markup=False)
     for entry in _entries(data.get("notices")):
         out.print(f"note: {entry.get('node') or 'federation'}: {entry.get('message')} [{entry.get('code')}]", markup=False)
 

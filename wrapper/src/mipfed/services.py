@@ -107,18 +107,34 @@ def restart(session: Session, components: Components = None, nodes: Nodes = None
     return _work(session, "restart", components, nodes)
 
 
-def status(session: Session, nodes: Nodes = None) -> Outcome:
-    """Show how the federation is: swarm, nodes, services, the engine's API.
+def status(
+    session: Session,
+    nodes: Nodes = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Look again and again, until Ctrl-C.")] = False,
+    interval: Annotated[float, typer.Option("--interval", metavar="SECONDS", min=1, help="With --watch: how long between looks.")] = 10,
+) -> Outcome:
+    """Show how the federation is: swarm, nodes, services, the engine's API; and what ran last, and the last backup.
 
     Works also when nodes are away, with any manager that answers. Ends with 0 when nothing is wrong. Changes nothing.
     """
-    from mipfed import service_reports
+    if watch:
+        from mipfed.watch import repeat
 
-    prepared = session.prepare()
-    where = list(dict.fromkeys(nodes or ()))
+        prepared = session.prepare()
+        return repeat(session, interval, lambda: look(session, prepared, nodes or ()))
+    return look(session, session.prepare(), nodes or ())
+
+
+def look(session: Session, prepared: Prepared, nodes: Sequence[str] = ()) -> Outcome:
+    """Return how the federation, or some of its nodes, are."""
+    from mipfed import overview, service_reports
+
+    where = list(dict.fromkeys(nodes))
     _check_nodes(session, prepared, where)
     outcome = session.play("hbp.mip.status", prepared, variables={"status_only": where})
     outcome = session.report(outcome, "status", service_reports.status)
+    if isinstance(outcome.result, dict):
+        outcome.result["last"] = overview.last(session.source.folder, prepared.resolved)
     away: set[Any] = set()
     if outcome.done:
         away = {name for name, host in outcome.done.collector.hosts.items() if host.counts["unreachable"]}
