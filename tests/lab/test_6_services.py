@@ -117,7 +117,7 @@ def test_what_does_not_start_is_told(federation: Lab) -> None:
 
 def managers(lab: Lab, host: str) -> dict[str, str]:
     """The managers and how they are, as one of them sees it."""
-    lines = lab.ssh(host, "docker node ls --format '{{.Hostname}} {{.ManagerStatus}}'", check=False).splitlines()
+    lines = lab.ssh(host, "timeout 60 docker node ls --format '{{.Hostname}} {{.ManagerStatus}}'", check=False).splitlines()
     return dict(line.split(" ", 1) for line in lines if " " in line and line.split(" ", 1)[1])
 
 
@@ -129,6 +129,12 @@ def eventually(done: Callable[[], bool], seconds: float, what: str) -> None:
         time.sleep(1)
 
 
+def all_work(lab: Lab, host: str) -> bool:
+    """Does a manager answer, and see all of them working?"""
+    seen = managers(lab, host)
+    return set(seen) == {lab.master, *lab.workers} and set(seen.values()) <= {"Leader", "Reachable"}
+
+
 @pytest.fixture
 def three_managers(federation: Lab) -> Any:
     """The federation with the hospitals' nodes as further managers; with one manager again afterwards."""
@@ -138,6 +144,8 @@ def three_managers(federation: Lab) -> Any:
         path.write_text("mip_swarm_manager: true\n")
     federation.run("deploy", "-y")
     yield federation
+    # A machine that was switched on again a moment ago needs the others before its engine answers.
+    eventually(lambda: all_work(federation, federation.master), 300, "the master is back")
     for worker in federation.workers:
         (INVENTORY / "host_vars" / f"{worker}.yml").unlink()
     federation.run("deploy", "-y")
@@ -161,5 +169,5 @@ def test_three_managers_and_the_master_is_lost(three_managers: Lab, power: Calla
     deployed = lab.json("deploy", "-y", code=6)
     assert sum(host["changed"] for host in deployed["hosts"].values()) == 0
     power(lab.master, "on")
-    eventually(lambda: set(managers(lab, first).values()) <= {"Leader", "Reachable"}, 300, "the master is back")
+    eventually(lambda: all_work(lab, first), 300, "the master is back")
     assert lab.all_active()
