@@ -9,15 +9,14 @@ What is sent is a program in Python, on standard input; nothing is written on th
 from __future__ import annotations
 
 import json
-import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mipfed import paths
-from mipfed.errors import MipfedError, configuration
+from mipfed import console, paths
+from mipfed.errors import MipfedError
 from mipfed.exitcodes import ExitCode
 
 if TYPE_CHECKING:
@@ -38,29 +37,8 @@ def _true(value: Any) -> bool:
 def command(prepared: Prepared, node: Mapping[str, Any], *words: str) -> list[str]:
     """Return the command line that runs a command on a node, as root where the inventory says so."""
     root = ["sudo", "-n", "--"] if _true(prepared.inventory.variables[str(node["name"])].get("ansible_become")) else []
-    return _arguments(prepared, node, [*root, *words])
-
-
-def _arguments(prepared: Prepared, node: Mapping[str, Any], remote: list[str]) -> list[str]:
-    from mipfed.inventory import known_hosts_files
-
-    if not node["ssh_host"]:
-        return remote
-    variables = prepared.inventory.variables[str(node["name"])]
-    files = " ".join(f'"{path}"' for path in known_hosts_files(prepared.inventory, str(node["name"])))
-    line = ["ssh", *_OPTIONS, "-o", "StrictHostKeyChecking=yes", "-o", f"UserKnownHostsFile={files}", "-o", "BatchMode=yes"]
-    line += ["-o", "ConnectTimeout=15"]
-    for key in ("ansible_ssh_common_args", "ansible_ssh_extra_args"):
-        try:
-            line += shlex.split(str(variables.get(key) or ""))
-        except ValueError as error:
-            raise configuration(f"host {node['name']}: {key} cannot be read: {error}") from None
-    if key_file := variables.get("ansible_ssh_private_key_file"):
-        line += ["-i", str(Path(str(key_file)).expanduser())]
-    if user := variables.get("ansible_user"):
-        line += ["-l", str(user)]
-    # ssh joins what follows with blanks and gives it to a shell.
-    return [*line, "-p", str(node["ssh_port"]), "--", str(node["ssh_host"]), shlex.join(remote)]
+    line = console.arguments(prepared.inventory, node, [*root, *words], terminal=False)
+    return [line[0], *_OPTIONS, *line[1:]] if node["ssh_host"] else line
 
 
 def python(prepared: Prepared, node: Mapping[str, Any]) -> list[str]:
