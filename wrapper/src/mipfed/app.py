@@ -49,9 +49,10 @@ def init(
     user: Annotated[str, typer.Option(metavar="USER", help="Account for SSH on the nodes.")] = "",
     from_: Annotated[Path | None, typer.Option("--from", metavar="FILE", help="Take the answers from a JSON file.")] = None,
 ) -> Outcome:
-    """Write the inventory of a new federation.
+    """Write the inventory of a new federation, or add to one what is missing.
 
-    Makes inventories/NAME with an SSH key of its own. Asks for what is not given. Contacts no host.
+    Makes inventories/NAME with an SSH key of its own. Asks for what is not given. Given again, it adds the nodes that are not there
+    yet, and neither changes nor removes anything. Contacts no host.
     """
     from mipfed import initialise
 
@@ -64,10 +65,10 @@ def init(
         if value:
             setattr(answers, key, value)
 
-    def ask(question: str, default: str) -> str:
-        return session.ask(f"{question}{f' [{default}]' if default else ''}: ") or default
-
-    answers = initialise.complete(answers, ask if session.interactive() and not from_ else None)
+    ask = initialise.prompt if session.interactive() and not from_ else None
+    if name in paths.federations(session.root):
+        return initialise.again(session, answers, ask)
+    answers = initialise.complete(answers, ask)
     folder = initialise.write(session.root, answers)
     public = (folder / "ssh" / "id_ed25519.pub").read_text(encoding="utf-8").strip()
     files = sorted(str(path.relative_to(session.root)) for path in folder.rglob("*") if path.is_file())

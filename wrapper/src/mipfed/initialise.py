@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, The hbp.mip authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Writes the inventory of a new federation: all of it or nothing, and never over an existing one."""
+"""Writes the inventory of a new federation, all of it or nothing; to an existing one it adds what is missing, and takes nothing away."""
 
 from __future__ import annotations
 
@@ -11,16 +11,21 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mipfed import inventory as inventories
 from mipfed import paths
-from mipfed.errors import MipfedError, Problem, configuration, usage
+from mipfed.errors import MipfedError, Problem, configuration, declined, usage
 from mipfed.exitcodes import ExitCode
+from mipfed.outcome import Outcome
+
+if TYPE_CHECKING:
+    from mipfed.session import Session
 
 NAME = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 #: Consul's own image; its data folder is the default of mip_engine.keystore_data. The engine's version is the operator's choice.
@@ -38,6 +43,15 @@ class Answers:
     engine_image: str = ""
     keystore_image: str = ""
     user: str = ""
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A node that an existing federation is to get."""
+
+    name: str
+    address: str
+    group: str
 
 
 def node(text: str, option: str) -> tuple[str, str]:
@@ -143,6 +157,59 @@ def _asked_node(ask: Callable[[str, str], str], question: str) -> tuple[str, str
         question = f"{text!r} is not NAME=ADDRESS with a name of lower-case letters, digits and hyphens. Again"
 
 
+def missing(answers: Answers, there: Mapping[str, Mapping[str, Any]], ask: Callable[[str, str], str] | None, mipfed: str) -> list[Missing]:
+    """Return the nodes of the answers that an existing federation does not have yet. Asks for more when nothing was given.
+
+    :arg there: its nodes by name, as the resolver has them.
+    :arg mipfed: the program with its federation, for the commands that change what is there.
+    :raises MipfedError: CONFIGURATION with everything that contradicts what is there.
+    """
+    kinds = {node["kind"]: name for name, node in there.items()}
+    if ask and not (answers.master or answers.ui or answers.workers):
+        if "ui" not in kinds:
+            answers.ui = _asked_node(ask, "Host of the web portal, as NAME=ADDRESS (empty: none)")
+        while given := _asked_node(ask, "Another hospital, as NAME=ADDRESS (empty: no more)"):
+            answers.workers.append(given)
+    wanted = [("master", "master", answers.master), ("ui", "ui", answers.ui), *(("worker", "workers", pair) for pair in answers.workers)]
+    found: list[Missing] = []
+    errors: list[Problem] = []
+    for kind, group, pair in wanted:
+        if pair is None:
+            continue
+        name, address = pair
+        known = there.get(name)
+        if known is None and kind in kinds and kind != "worker":
+            text = f"the {kind} is {kinds[kind]} already, not {name}"
+            errors.append(Problem("configuration", text, next=f"{mipfed} master move {name}" if kind == "master" else f"{mipfed} node ls"))
+        elif known is None:
+            found.append(Missing(name, address, group))
+        elif known["kind"] != kind:
+            errors.append(Problem("configuration", f"it is a {known['kind']} already, and cannot also be a {kind}", host=name))
+        elif address not in (known["address"], known["ssh_host"]):
+            text = f"its address is {known['address']} already, not {address}"
+            errors.append(Problem("configuration", text, host=name, next=f"{mipfed} node readdress {name} --address {address}"))
+    if errors:
+        raise MipfedError(ExitCode.CONFIGURATION, errors)
+    return found
+
+
+def extend(source: inventories.Source, nodes: Sequence[Missing]) -> None:
+    """Add nodes to an inventory, in one step; comments and everything else stay.
+
+    :raises MipfedError: CONFIGURATION when the file cannot be edited or the resolver refuses the result; then nothing is written.
+    """
+    from mipfed.hosts_file import HostsFile
+
+    file = HostsFile(source.path)
+    for node in nodes:
+        file.add(node.name, node.group, {"ansible_host": node.address})
+
+    def check(draft: Path) -> None:
+        inventories.resolve(inventories.load(inventories.Source(source.name, draft)))
+
+    file.write(check)
+
+
 def _quoted(text: str) -> str:
     """Return a string as YAML; JSON strings are."""
     return text if re.fullmatch(r"[A-Za-z0-9][\w./@:-]*[\w/]", text) and not re.search(r":\s|\s#", text) else json.dumps(text)
@@ -244,3 +311,51 @@ def _fill(draft: Path, answers: Answers) -> None:
     if done.returncode:
         raise configuration(f"ssh-keygen failed: {done.stderr.strip()}")
     key.chmod(0o600)
+
+
+def prompt(question: str, default: str) -> str:
+    """Ask on the terminal, on standard error; an empty answer is the default.
+
+    :raises MipfedError: DECLINED at the end of input.
+    """
+    from rich.text import Text
+
+    from mipfed.render import console
+
+    out = console(stderr=True)
+    out.print(Text.assemble((question, "bold"), (f" [{default}]" if default else "", "dim"), ": "), end="", soft_wrap=True)
+    answer = sys.stdin.readline()
+    if not answer:
+        out.print()
+        raise declined("No answer; nothing was changed.")
+    return answer.rstrip("\n") or default
+
+
+def again(session: Session, answers: Answers, ask: Callable[[str, str], str] | None) -> Outcome:
+    """Carry out `init` for a federation that is there."""
+    source = inventories.find(session.root, answers.name, None)
+    mipfed = f"mipfed -f {answers.name}"
+    kept = {"--engine-image": answers.engine_image, "--keystore-image": answers.keystore_image, "--user": answers.user}
+    if given := [option for option, value in kept.items() if value and value not in _main(source)]:
+        raise configuration(
+            f"{answers.name} is there already, and init changes nothing of it; {', '.join(given)} would.",
+            next=f"Edit {paths.shown(source.folder / 'group_vars' / 'all' / 'main.yml')}, or {mipfed} upgrade --set IMAGE=REFERENCE",
+        )
+    resolved = inventories.resolve(inventories.load(source))
+    there = {node["name"]: node for node in [*resolved["nodes"], *resolved["kits"], *resolved["disabled"]]}
+    nodes = missing(answers, there, ask, mipfed)
+    if nodes:
+        extend(source, nodes)
+    text = f"Added {', '.join(node.name for node in nodes)} to {paths.shown(source.path)}." if nodes else "Nothing is missing."
+    return Outcome(
+        result={"inventory": str(source.folder), "added": [node.name for node in nodes]},
+        text=lambda out: out.print(text, markup=False),
+        next=f"{mipfed} trust" if nodes else "",
+    )
+
+
+def _main(source: inventories.Source) -> str:
+    try:
+        return (source.folder / "group_vars" / "all" / "main.yml").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
