@@ -45,6 +45,13 @@ options:
       - Leave out services that the swarm does not have, instead of refusing the whole list. Without a swarm there is then nothing to do.
     type: bool
     default: false
+  needs:
+    description:
+      - Names of services that the others need in order to start. While one of them does not run on a node that answers, none of the others
+        is restarted, because it would be ended and could not come back.
+    type: list
+    elements: str
+    default: []
   may_rest:
     description:
       - Those of O(services) whose node may be drained. They are left alone there; the swarm gives them a new container once their node
@@ -263,6 +270,11 @@ class Restart(Rollout):
     def obstacle(self, item: Item) -> Optional[_services.Failure]:
         """Why the only node for the tasks of `item` cannot take a new one: the running ones would be ended for nothing."""
         self.read_nodes()
+        needs = self.module.params.get("needs") or []
+        absent = [] if item.name in needs else self.not_running(needs)
+        if absent:
+            text = "it cannot start without %s, which does not run on a node that answers; so it was left as it is" % ", ".join(absent)
+            return _services.Failure("needs", text, "bring back its node, or start it: docker service ps --no-trunc %s" % absent[0])
         if not item.node:
             return None
         named = [node for node in self.nodes.values() if node["name"] == item.node]
@@ -270,6 +282,17 @@ class Restart(Rollout):
             return None
         text = "the node %s cannot run a new task now, so it was left as it is" % item.node
         return self.placed(item, _services.Failure("placement", text, "docker node ls"))
+
+    def not_running(self, names: Collection[str]) -> List[str]:
+        """Those of these services of which no task runs on a node that answers. A dead node's tasks are still called running."""
+        ids = {service["Spec"]["Name"]: service_id for service_id, service in self.read_services().items()} if names else {}
+        tasks = read_tasks(self.client, [ids[name] for name in names if name in ids])
+
+        def runs(name: str) -> bool:
+            found = _services.running(tasks.get(ids.get(name, ""), []))
+            return any((self.nodes.get(str(task.get("NodeID"))) or {}).get("status") == "ready" for task in found)
+
+        return [name for name in names if not runs(name)]
 
     def is_up(self, item: Item, service: Optional[Dict[str, Any]], now: float) -> bool:
         """As for any update; but going back to the specification before a restart is a restart as well."""
@@ -302,6 +325,7 @@ def main() -> None:
             "services": {"type": "list", "elements": "str", "required": True},
             "older_than": {"type": "dict", "default": {}},
             "skip_absent": {"type": "bool", "default": False},
+            "needs": {"type": "list", "elements": "str", "default": []},
             "may_rest": {"type": "list", "elements": "str", "default": []},
             "timeout": {"type": "int", "default": 300},
             "docker_host": {"type": "str", "default": "unix:///var/run/docker.sock"},

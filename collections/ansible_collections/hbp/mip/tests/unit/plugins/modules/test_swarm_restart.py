@@ -148,6 +148,33 @@ def test_node_that_cannot_take_it(node: dict[str, str], fix: str) -> None:
     assert fix in wanted.failure.fix
 
 
+@pytest.mark.parametrize(
+    ("tasks", "state", "left"),
+    [
+        (["running"], "ready", False),
+        (["running"], "down", True),
+        (["failed"], "ready", True),
+        ([], "ready", True),
+    ],
+    ids=["runs", "on-a-dead-node", "crashed", "stopped"],
+)
+def test_what_could_not_start_again_is_left_as_it_is(tasks: list[str], state: str, left: bool) -> None:
+    keystore = service("keystore", constraints=["node.labels.name == ms"])
+    nodes = [
+        {"ID": "n1", "Spec": {"Labels": {"name": "ms"}, "Availability": "active"}, "Status": {"State": state}},
+        {"ID": "n2", "Spec": {"Labels": {"name": "wk-1"}, "Availability": "active"}, "Status": {"State": "ready"}},
+    ]
+    found = [{**task("01", keystore["Spec"], one), "ServiceID": "id-keystore"} for one in tasks]
+    rollout = restart(nodes=lambda: nodes, services=lambda filters: [keystore], tasks=lambda filters: found)
+    rollout.module.params["needs"] = ["keystore"]
+    failure = rollout.obstacle(item())
+    assert (failure.kind if failure else "") == ("needs" if left else "")
+    # The one that is needed may always be restarted.
+    (itself,) = present_items([("keystore", 0)], "lab", [keystore])
+    obstacle = rollout.obstacle(itself)
+    assert (obstacle.kind if obstacle else "") == ("placement" if state == "down" else "")
+
+
 class TestJudging:
     """The swarm goes back to the specification before a restart, which is the same one."""
 
