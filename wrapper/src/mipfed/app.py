@@ -27,6 +27,7 @@ from mipfed.outcome import Outcome
 from mipfed.releases import release_app
 from mipfed.session import Session
 from mipfed.ui import ui_app
+from mipfed.vaults import vault_app
 
 EPILOG = "Exit codes:\n\n\b\n" + exitcodes.table()
 
@@ -462,6 +463,7 @@ app.add_typer(release_app, name="release")
 app.add_typer(config_app, name="config")
 app.add_typer(lock_app, name="lock")
 app.add_typer(ui_app, name="ui")
+app.add_typer(vault_app, name="vault")
 app.add_typer(lab_app, name="lab")
 backup.register(app)
 managers.register(app)

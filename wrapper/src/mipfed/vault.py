@@ -12,12 +12,15 @@ import struct
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
 from mipfed.errors import configuration
 
 MARK = b"$ANSIBLE_VAULT;"
+#: Names the service below which the user's keyring has the password; the account there is the federation.
+KEYRING = "MIPFED_VAULT_KEYRING"
 #: Where the collection keeps the key of autolock (plugin_utils/_unlock_keys.py); no inventory source.
 UNLOCK_KEY = "state/unlock_key.vault"
 
@@ -32,20 +35,24 @@ with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s:
 """
 
 
-def is_encrypted(source: Path) -> bool:
-    """Tell whether an inventory (its main file, or a directory) has vault-encrypted content."""
+def encrypted_files(source: Path) -> Iterator[Path]:
+    """Yield the files of an inventory (its main file, or a directory) that have vault-encrypted content."""
     base = source if source.is_dir() else source.parent
     files = [source] if source.is_file() else []
     files.append(base / UNLOCK_KEY)
     for folder in ("group_vars", "host_vars"):
-        files += [path for path in (base / folder).rglob("*") if path.is_file()]
+        files += sorted(path for path in (base / folder).rglob("*") if path.is_file())
     for path in files:
         try:
             if MARK in path.read_bytes():
-                return True
+                yield path
         except OSError:
             continue
-    return False
+
+
+def is_encrypted(source: Path) -> bool:
+    """Tell whether an inventory (its main file, or a directory) has vault-encrypted content."""
+    return next(encrypted_files(source), None) is not None
 
 
 def _from_file(path: Path, origin: str) -> str:
@@ -82,13 +89,55 @@ def password_file(option: Path | None) -> tuple[Path, str] | None:
     return None
 
 
+def keyring_service(option: Path | None) -> str:
+    """Return the name below which the user's keyring has the password, or nothing.
+
+    :raises MipfedError: CONFIGURATION when a file is named in the environment as well: which of the two is right would be a guess.
+    """
+    service = os.environ.get(KEYRING, "")
+    if service and option is None and (source := password_file(None)):
+        raise configuration(
+            f"{KEYRING} and {source[1]} both name a source of the vault password; there is one only.",
+            next=f"unset {KEYRING}, or {source[1]}",
+        )
+    return "" if option else service
+
+
+def _from_keyring(service: str, federation: str) -> str:
+    try:
+        import keyring
+        from keyring.errors import KeyringError
+    except ImportError:
+        raise configuration(
+            f"{KEYRING} is set, and the package keyring is not installed.", next=f"{sys.executable} -m pip install 'mipfed[keyring]'"
+        ) from None
+    try:
+        password = keyring.get_password(service, federation)
+    except KeyringError as error:
+        raise configuration(f"The keyring ({KEYRING}) cannot be read: {error}") from None
+    if not password:
+        raise configuration(f"The keyring has no password of {federation} for {service}.", next=f"keyring set {service} {federation}")
+    return password
+
+
+def given(option: Path | None, federation: str) -> str | None:
+    """Return the vault password from the one source that is named: a file, a helper, the keyring; nothing when none is.
+
+    :raises MipfedError: CONFIGURATION when the source does not give it.
+    """
+    if service := keyring_service(option):
+        return _from_keyring(service, federation)
+    source = password_file(option)
+    return _from_file(*source) if source else None
+
+
 def obtain(option: Path | None, federation: str) -> str:
     """Return the vault password.
 
     :raises MipfedError: CONFIGURATION when no source gives it and there is no terminal to ask on.
     """
-    if source := password_file(option):
-        return _from_file(*source)
+    if (password := given(option, federation)) is not None:
+        return password
     if not sys.stdin.isatty():
         raise configuration(
             f"Federation {federation} has vault-encrypted variables, and there is no terminal to ask for the password on.",
@@ -104,16 +153,24 @@ def choose(option: Path | None, federation: str) -> str:
 
     :raises MipfedError: CONFIGURATION when no source gives it and there is no terminal to ask on, or when it is typed in two ways.
     """
-    if source := password_file(option):
-        return _from_file(*source)
+    if (password := given(option, federation)) is not None:
+        return password
     if not sys.stdin.isatty():
         raise configuration(
             f"mip_swarm_autolock: the unlock key of {federation} is kept encrypted with a vault password, and none was given.",
             next="Give --vault-password-file FILE or set MIPFED_VAULT_PASSWORD_FILE",
         )
+    return typed_twice(f"New vault password of {federation}, for the unlock key of its managers: ")
+
+
+def typed_twice(question: str) -> str:
+    """Ask for a new password on the terminal.
+
+    :raises MipfedError: CONFIGURATION when it is typed in two ways, or empty.
+    """
     import getpass
 
-    password = getpass.getpass(f"New vault password of {federation}, for the unlock key of its managers: ")
+    password = getpass.getpass(question)
     if not password or getpass.getpass("The same again: ") != password:
         raise configuration("The two passwords differ, or are empty. Nothing was changed.")
     return password
