@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mipfed import audit, backup, cockpit, console, exitcodes, logs, managers, paths, releases, report, services
+from mipfed import audit, backup, completion, desk, exitcodes, logs, managers, paths, releases, report, services
 from mipfed.data import data_app
 from mipfed.errors import MipfedError, Problem
 from mipfed.exitcodes import ExitCode
@@ -128,7 +128,13 @@ def check(
     throughput: Annotated[bool, typer.Option("--throughput", help="Also measure MB/s between every two nodes; fills the lines.")] = False,
     seconds: Annotated[int, typer.Option("--seconds", metavar="N", min=1, max=30, help="How long each pair sends, with --throughput.")] = 3,
     request_sheet: Annotated[
-        str, typer.Option("--request-sheet", metavar="NODE", help="Print what this node's network team has to allow; contacts no host.")
+        str,
+        typer.Option(
+            "--request-sheet",
+            metavar="NODE",
+            help="Print what this node's network team has to allow; contacts no host.",
+            autocompletion=completion.nodes,
+        ),
     ] = "",
     to: Annotated[Path | None, typer.Option("--to", metavar="FILE", help="Write the request sheet into a file.")] = None,
 ) -> Outcome:
@@ -248,8 +254,12 @@ def verify(session: Session) -> Outcome:
 @command(app, "trust", (*OFFLINE, "yes", "limit"))
 def trust(
     session: Session,
-    nodes: Annotated[list[str] | None, typer.Argument(metavar="[NODE]...", help="Only these nodes.")] = None,
-    replace: Annotated[list[str] | None, typer.Option(metavar="NODE", help="Accept the changed key of this node.")] = None,
+    nodes: Annotated[
+        list[str] | None, typer.Argument(metavar="[NODE]...", help="Only these nodes.", autocompletion=completion.nodes)
+    ] = None,
+    replace: Annotated[
+        list[str] | None, typer.Option(metavar="NODE", help="Accept the changed key of this node.", autocompletion=completion.nodes)
+    ] = None,
 ) -> Outcome:
     """Pin the SSH host keys of the nodes.
 
@@ -432,7 +442,7 @@ class Shell(StrEnum):
 
 
 @command(app, "completion", OUTPUT)
-def completion(session: Session, shell: Annotated[Shell, typer.Argument(help="The shell.")]) -> Outcome:
+def completion_script(session: Session, shell: Annotated[Shell, typer.Argument(help="The shell.")]) -> Outcome:
     """Print the completion script of a shell.
 
     For example: source <(mipfed completion bash)
@@ -467,5 +477,4 @@ app.add_typer(vault_app, name="vault")
 app.add_typer(lab_app, name="lab")
 backup.register(app)
 managers.register(app)
-cockpit.register(app)
-console.register(app)
+desk.register(app)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mipfed import paths
+from mipfed import completion, paths
 from mipfed.errors import MipfedError, Problem
 from mipfed.exitcodes import ExitCode
 from mipfed.options import REMOTE, command
@@ -252,7 +252,12 @@ def _text(entries: Sequence[Mapping[str, Any]]) -> Callable[[Console], None]:
 
 def audit(
     session: Session,
-    node: Annotated[str, typer.Argument(metavar="[NODE]", help="The journal on this node; otherwise the one on this machine.")] = "",
+    node: Annotated[
+        str,
+        typer.Argument(
+            metavar="[NODE]", help="The journal on this node; otherwise the one on this machine.", autocompletion=completion.nodes
+        ),
+    ] = "",
     verify: Annotated[bool, typer.Option("--verify", help="Are the journals complete and unchanged, here and on all nodes?")] = False,
     last: Annotated[int, typer.Option("--last", metavar="N", min=0, help="Only the last N entries; 0 for all.")] = 20,
     head: Annotated[str, typer.Option("--head", metavar="HASH", help="With --verify: the hash of an entry that was noted earlier.")] = "",

@@ -13,15 +13,12 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from mipfed import paths
 from mipfed.errors import MipfedError, configuration
 from mipfed.exitcodes import ExitCode
 from mipfed.formats import Output
-from mipfed.options import OFFLINE, command
 from mipfed.outcome import Outcome
 from mipfed.session import Session
 
@@ -246,55 +243,43 @@ def _without_windows(resolved: Mapping[str, Any]) -> Iterator[str]:
         yield f"{node['name']} (site kit, no access over SSH)"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the application."""
+def show(session: Session, *, force: bool, detach: bool) -> Outcome:
+    """Carry out `mipfed tmux`; on a terminal this process becomes tmux."""
+    if shutil.which("tmux") is None:
+        raise configuration("tmux is not installed.", next="apt-get install tmux")
+    import libtmux
 
-    @command(app, "tmux", OFFLINE)
-    def tmux(
-        session: Session,
-        force: Annotated[bool, typer.Option("--force", help="Make it anew, also where it is there; ends what runs in it.")] = False,
-        detach: Annotated[bool, typer.Option("--detach", "-d", help="Make it, but stay outside.")] = False,
-    ) -> Outcome:
-        """Open the cockpit: a tmux session with a shell, everybody's logs, help, and a console on every node.
+    from mipfed import inventory as inventories
 
-        It goes on when the terminal is closed, and the same command comes back to it. Your own tmux and its configuration are not
-        touched.
-        """
-        if shutil.which("tmux") is None:
-            raise configuration("tmux is not installed.", next="apt-get install tmux")
-        import libtmux
-
-        from mipfed import inventory as inventories
-
-        inventory = inventories.load(session.source)
-        resolved = inventories.resolve(inventory)
-        name = str(resolved["name"])
-        names = [str(node["name"]) for node in (*resolved["nodes"], *resolved["kits"])]
-        server = libtmux.Server(socket_name=SOCKET, config_file=str(FILES / "tmux.conf"))
-        sweep(server)
-        there = server.is_alive() and server.has_session(name)
-        whose = str(session.source.folder.resolve())
-        if there and not force and (other := _option(server, name, "@mipfed_inventory")) != whose:
-            raise configuration(
-                f"The cockpit {name} is that of another inventory, {other}.", next=f"{session.call('tmux --force')}   (ends that one)"
-            )
-        notice = ""
-        if there and not force:
-            then = _option(server, name, "@mipfed_nodes").split()
-            if then != names:
-                notice = f"The nodes changed since this cockpit was made; {session.call('tmux --force')} makes it anew."
-            server.cmd("source-file", str(FILES / "tmux.conf"))
-        else:
-            _make(session, server, inventory, resolved, names)
-        result = {"session": name, "created": force or not there, "windows": windows_of(server, name), "notice": notice}
-        if session.options.output is Output.TEXT and not detach and sys.stdin.isatty() and sys.stdout.isatty():
-            _attach(server, name, notice)
-        text = [f"The cockpit {name} {'is ready' if result['created'] else 'was there already'}.", *filter(None, [notice])]
-        return Outcome(
-            result=result,
-            text=lambda out: out.print("\n".join(text), markup=False),
-            next=session.call("tmux") if session.options.output is Output.TEXT else "",
+    inventory = inventories.load(session.source)
+    resolved = inventories.resolve(inventory)
+    name = str(resolved["name"])
+    names = [str(node["name"]) for node in (*resolved["nodes"], *resolved["kits"])]
+    server = libtmux.Server(socket_name=SOCKET, config_file=str(FILES / "tmux.conf"))
+    sweep(server)
+    there = server.is_alive() and server.has_session(name)
+    whose = str(session.source.folder.resolve())
+    if there and not force and (other := _option(server, name, "@mipfed_inventory")) != whose:
+        raise configuration(
+            f"The cockpit {name} is that of another inventory, {other}.", next=f"{session.call('tmux --force')}   (ends that one)"
         )
+    notice = ""
+    if there and not force:
+        then = _option(server, name, "@mipfed_nodes").split()
+        if then != names:
+            notice = f"The nodes changed since this cockpit was made; {session.call('tmux --force')} makes it anew."
+        server.cmd("source-file", str(FILES / "tmux.conf"))
+    else:
+        _make(session, server, inventory, resolved, names)
+    result = {"session": name, "created": force or not there, "windows": windows_of(server, name), "notice": notice}
+    if session.options.output is Output.TEXT and not detach and sys.stdin.isatty() and sys.stdout.isatty():
+        _attach(server, name, notice)
+    text = [f"The cockpit {name} {'is ready' if result['created'] else 'was there already'}.", *filter(None, [notice])]
+    return Outcome(
+        result=result,
+        text=lambda out: out.print("\n".join(text), markup=False),
+        next=session.call("tmux") if session.options.output is Output.TEXT else "",
+    )
 
 
 def _make(session: Session, server: Server, inventory: Any, resolved: Mapping[str, Any], names: Sequence[str]) -> None:

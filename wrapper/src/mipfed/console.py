@@ -10,14 +10,11 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from mipfed import completion, paths
+from mipfed import paths
 from mipfed.errors import MipfedError, configuration
 from mipfed.exitcodes import ExitCode
-from mipfed.options import OFFLINE, command
 from mipfed.outcome import Outcome
 from mipfed.session import Session
 
@@ -54,37 +51,25 @@ def arguments(inventory: Inventory, node: Mapping[str, Any], remote: Sequence[st
     return [*line, "--", str(node["ssh_host"]), *([shlex.join(remote)] if remote else [])]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the application."""
+def open_on(session: Session, node: str, remote: Sequence[str]) -> Outcome:
+    """Carry out `mipfed ssh`: this process becomes ssh, or the shell of a node that is this machine."""
+    from mipfed import inventory as inventories
 
-    @command(app, "ssh", OFFLINE)
-    def ssh(
-        session: Session,
-        node: Annotated[str, typer.Argument(metavar="NODE", help="Name of the node.", autocompletion=completion.nodes)],
-        remote: Annotated[list[str] | None, typer.Argument(metavar="[COMMAND]...", help="What to run there; a shell otherwise.")] = None,
-    ) -> Outcome:
-        """Open a shell on a node, or run a command there.
-
-        Uses the account, the key and the pinned host key of the inventory. Ends with the code of what ran; with 255 when the node
-        was not reached. A command that has options of its own stands after `--`.
-        """
-        from mipfed import inventory as inventories
-
-        inventory = inventories.load(session.source)
-        resolved = inventories.resolve(inventory)
-        known = [*resolved["nodes"], *resolved["disabled"]]
-        found = next((entry for entry in known if entry["name"] == node), None)
-        if found is None:
-            kits = {entry["name"] for entry in resolved["kits"]}
-            reason = "joined with a site kit, which gives no access over SSH" if node in kits else "is no node of it"
-            raise MipfedError(
-                ExitCode.NO_HOSTS,
-                f"{session.source.name}: {node} {reason}.",
-                next=f"Nodes: {', '.join(entry['name'] for entry in known)}",
-            )
-        argv = arguments(inventory, found, remote or (), terminal=sys.stdin.isatty())
-        sys.stdout.flush()
-        try:
-            os.execvpe(argv[0], argv, {**os.environ, "PATH": paths.search_path()})  # noqa: S606
-        except FileNotFoundError:
-            raise configuration(f"{argv[0]} is not installed.", next="apt-get install openssh-client") from None
+    inventory = inventories.load(session.source)
+    resolved = inventories.resolve(inventory)
+    known = [*resolved["nodes"], *resolved["disabled"]]
+    found = next((entry for entry in known if entry["name"] == node), None)
+    if found is None:
+        kits = {entry["name"] for entry in resolved["kits"]}
+        reason = "joined with a site kit, which gives no access over SSH" if node in kits else "is no node of it"
+        raise MipfedError(
+            ExitCode.NO_HOSTS,
+            f"{session.source.name}: {node} {reason}.",
+            next=f"Nodes: {', '.join(entry['name'] for entry in known)}",
+        )
+    argv = arguments(inventory, found, remote, terminal=sys.stdin.isatty())
+    sys.stdout.flush()
+    try:
+        os.execvpe(argv[0], argv, {**os.environ, "PATH": paths.search_path()})  # noqa: S606
+    except FileNotFoundError:
+        raise configuration(f"{argv[0]} is not installed.", next="apt-get install openssh-client") from None

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from mipfed import completion
 from mipfed.errors import MipfedError
 from mipfed.exitcodes import ExitCode
 from mipfed.options import REMOTE, command, new_application
@@ -22,7 +23,9 @@ firewall_app = new_application("The firewalls of the nodes.")
 @command(firewall_app, "show", REMOTE, group="firewall")
 def firewall_show(
     session: Session,
-    nodes: Annotated[list[str] | None, typer.Argument(metavar="[NODE]...", help="Only these nodes.")] = None,
+    nodes: Annotated[
+        list[str] | None, typer.Argument(metavar="[NODE]...", help="Only these nodes.", autocompletion=completion.nodes)
+    ] = None,
 ) -> Outcome:
     """Show what is open on the nodes, for whom and why.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mipfed import completion
 from mipfed.errors import MipfedError, configuration, usage
 from mipfed.exitcodes import ExitCode
 from mipfed.options import REMOTE, command, new_application
@@ -83,7 +84,7 @@ def _known(session: Session, node: str) -> dict[str, Any] | None:
 @command(kit_app, "create", REMOTE, group="kit")
 def kit_create(
     session: Session,
-    node: Annotated[str, typer.Argument(metavar="NODE", help="Name of the hospital's node.")],
+    node: Annotated[str, typer.Argument(metavar="NODE", help="Name of the hospital's node.", autocompletion=completion.nodes)],
     address: Annotated[str, typer.Option(metavar="ADDRESS", help="Its IPv4 address in the federation.")] = "",
     expires: Annotated[str, typer.Option(metavar="TIME", help="How long the kit can be used: 90m, 48h, 3d.")] = "48h",
     to: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to write the kit; otherwise mip-site-NODE.py here.")] = None,
@@ -143,7 +144,7 @@ def kit_create(
 @command(kit_app, "accept", REMOTE, group="kit")
 def kit_accept(
     session: Session,
-    node: Annotated[str, typer.Argument(metavar="NODE", help="Name of the hospital's node.")],
+    node: Annotated[str, typer.Argument(metavar="NODE", help="Name of the hospital's node.", autocompletion=completion.nodes)],
     code: Annotated[str, typer.Argument(metavar="CODE", help="What the hospital reads out.")],
 ) -> Outcome:
     """Accept a hospital's node by the code that its kit printed.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mipfed import paths
+from mipfed import completion, paths
 from mipfed.errors import MipfedError, Problem, usage
 from mipfed.exitcodes import ExitCode
 from mipfed.formats import Output
@@ -234,7 +234,9 @@ def _complete_component(incomplete: str) -> list[str]:
 
 def logs(
     session: Session,
-    nodes: Annotated[list[str] | None, typer.Argument(metavar="[NODE]...", help="Only these nodes.", show_default=False)] = None,
+    nodes: Annotated[
+        list[str] | None, typer.Argument(metavar="[NODE]...", help="Only these nodes.", show_default=False, autocompletion=completion.nodes)
+    ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")] = False,
     component: Annotated[
         list[str] | None,

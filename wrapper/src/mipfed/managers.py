@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mipfed import paths
+from mipfed import completion, paths
 from mipfed.errors import MipfedError, Problem, configuration
 from mipfed.exitcodes import ExitCode
 from mipfed.options import REMOTE, command, new_application
@@ -74,7 +74,9 @@ def _same(draft: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
 
 
 @command(master_app, "move", (*REMOTE, "check"), group="master")
-def master_move(session: Session, name: Annotated[str, typer.Argument(metavar="NODE", help="A worker without data.")]) -> Outcome:
+def master_move(
+    session: Session, name: Annotated[str, typer.Argument(metavar="NODE", help="A worker without data.", autocompletion=completion.nodes)]
+) -> Outcome:
     """Let another node be the master, with the keystore's keys and the metadata; the present one becomes a worker.
 
     Checks first. The engine's API is away for some minutes. If the engine does not come to work at the new place, everything is put

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mipfed import completion
 from mipfed.options import OFFLINE, REMOTE, command, new_application
 from mipfed.outcome import Outcome
 from mipfed.session import Session
@@ -18,7 +19,7 @@ from mipfed.session import Session
 node_app = new_application("The nodes of a federation: which there are, how they come and go.")
 token_app = new_application("The tokens with which nodes join the swarm.")
 
-Name = Annotated[str, typer.Argument(metavar="NODE", help="Name of the node.")]
+Name = Annotated[str, typer.Argument(metavar="NODE", help="Name of the node.", autocompletion=completion.nodes)]
 HostKey = Annotated[
     str, typer.Option("--host-key", metavar="SHA256:…", help="Fingerprint of its SSH host key, known beforehand.", show_default=False)
 ]

@@ -15,17 +15,12 @@ from typing import Annotated, Any
 
 import typer
 
-from mipfed import paths
+from mipfed import completion, paths
 from mipfed.errors import MipfedError, Problem, usage
 from mipfed.exitcodes import ExitCode
 from mipfed.formats import Output
 from mipfed.outcome import Outcome
 from mipfed.session import Options, Session
-
-
-def _complete_federation(incomplete: str) -> list[str]:
-    return [name for name in paths.federations(paths.project_root()) if name.startswith(incomplete)]
-
 
 Federation = Annotated[
     str | None,
@@ -34,11 +29,14 @@ Federation = Annotated[
         "-f",
         metavar="NAME",
         help="The federation: inventories/NAME. Environment: MIPFED_FEDERATION.",
-        autocompletion=_complete_federation,
+        autocompletion=completion.federations,
     ),
 ]
 Inventory = Annotated[Path | None, typer.Option("--inventory", "-i", metavar="PATH", help="An inventory directory or file elsewhere.")]
-Limit = Annotated[str | None, typer.Option("--limit", "-l", metavar="PATTERN", help="Only these hosts (an Ansible pattern).")]
+Limit = Annotated[
+    str | None,
+    typer.Option("--limit", "-l", metavar="PATTERN", help="Only these hosts (an Ansible pattern).", autocompletion=completion.limits),
+]
 Check = Annotated[bool, typer.Option("--check", help="Change nothing, show what would change.")]
 Diff = Annotated[bool, typer.Option("--diff", help="Show the differences in files.")]
 Format = Annotated[Output | None, typer.Option("--output", "-o", help="How to write the result.", show_default=False)]

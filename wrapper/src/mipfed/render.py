@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from mipfed.runner import Done
 
 SCHEMA = 1
+#: On a terminal of fewer columns a table that would have to break words is written as one value a line.
+_NARROW = 60
 _COLOURS = {
     "ok": "green",
     "changed": "yellow",
@@ -154,13 +156,27 @@ def rows(out: Console, columns: Sequence[str], content: Iterable[Sequence[Any]],
     """Write a table; nothing when it has no rows."""
     from rich.text import Text
 
+    made = [[cell if isinstance(cell, Text) else Text(visible(cell_text(cell))) for cell in row] for row in content]
+    if out.is_terminal and out.width < _NARROW and _words_wide(columns, made) > out.width:
+        out.print(*([f"[bold]{title}[/bold]"] if title else []))
+        for row in made:
+            for column, cell in zip(columns, row, strict=True):
+                out.print(Text.assemble((f"{column}: ", "bold"), cell))
+            out.print()
+        return
     table = _table(*columns)
-    for row in content:
-        table.add_row(*(cell if isinstance(cell, Text) else Text(visible(cell_text(cell))) for cell in row))
+    for cells in made:
+        table.add_row(*cells)
     if table.row_count:
         if title:
             out.print(f"[bold]{title}[/bold]")
         out.print(table)
+
+
+def _words_wide(columns: Sequence[str], made: Sequence[Sequence[Any]]) -> int:
+    """Return how wide a table is at least when no word of it is broken."""
+    texts = [[column, *(row[number].plain for row in made)] for number, column in enumerate(columns)]
+    return sum(3 + max(len(word) for text in column for word in (text.split() or [""])) for column in texts)
 
 
 def cell_text(value: Any) -> str:
