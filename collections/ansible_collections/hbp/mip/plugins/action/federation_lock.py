@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 
 
@@ -70,7 +71,18 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 "pid_start": _started(pid),
                 "command": os.environ.get("MIPFED_COMMAND", "ansible-playbook"),
             }
-        answer = self._execute_module(module_name="hbp.mip.federation_lock", module_args=arguments, task_vars=task_vars)
+        try:
+            result.update(self._ask(arguments, task_vars))
+        except AnsibleConnectionFailure as error:
+            # As a result of its own it would end a play with any_errors_fatal, although the task ignores it.
+            if not self._task.ignore_unreachable:
+                raise
+            result.update(failed=True, msg=str(error))
+        return result
+
+    def _ask(self, arguments: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
+        """Run the module, and again when the lock's holder turns out to be dead."""
+        answer: dict[str, Any] = self._execute_module(module_name="hbp.mip.federation_lock", module_args=arguments, task_vars=task_vars)
         holder = answer.get("holder") or {}
         if answer.get("mip_error") == "locked" and holder.get("host") == platform.node():
             pid = int(holder.get("pid") or 0)
@@ -79,5 +91,4 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             if _started(pid) != str(holder.get("pid_start")):
                 arguments["dead_holder"] = answer.get("nonce")
                 answer = self._execute_module(module_name="hbp.mip.federation_lock", module_args=arguments, task_vars=task_vars)
-        result.update(answer)
-        return result
+        return answer
