@@ -216,6 +216,14 @@ def test_the_cockpit_of_another_inventory_is_not_taken(project: Project, tmux: T
     assert "tmux --force" in done.err
 
 
+def test_a_locale_without_utf8(project: Project, tmux: Tmux) -> None:
+    project.federation(workers=1)
+    project.environment |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    assert tmux.make()["created"]
+    assert not tmux.make()["created"]
+    tmux.shows("fed:2", "mipfed deploy")
+
+
 def test_own_server_own_configuration(project: Project, tmux: Tmux) -> None:
     project.federation(workers=1)
     theirs = "set -g prefix C-a\nset -g status-left mine\nset -g synchronize-panes on\n"

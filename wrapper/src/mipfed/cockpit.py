@@ -24,7 +24,6 @@ from mipfed.session import Session
 
 if TYPE_CHECKING:
     from libtmux import Server
-    from libtmux import Session as Desk
 
 #: Name of the tmux server: `tmux -L mipfed ls` lists the cockpits of all federations.
 SOCKET = "mipfed"
@@ -116,7 +115,7 @@ def help_text(name: str, call: str, left_out: Sequence[str]) -> str:
         ("data ls", "who holds which datasets"),
         ("data consolidate", "metadata that lists exactly these"),
         ("data compile", "what the engines read"),
-        ("node ls", "the nodes; node add, remove, disable, …"),
+        ("node ls", "the nodes; node add, remove, disable and more"),
         ("doctor", "what is wrong, and what to do"),
     ]
     width = max(len(verb) for verb, _text in rows)
@@ -133,21 +132,19 @@ def help_text(name: str, call: str, left_out: Sequence[str]) -> str:
 
 def build(
     server: Server, name: str, windows: Sequence[Window], *, folder: Path, environment: Mapping[str, str], size: tuple[int, int]
-) -> Desk:
-    """Make a session of these windows under a name of its own, so that none is ever half there under the right one."""
+) -> str:
+    """Make a session of these windows under a name of its own, so that none is ever half there under the right one.
+
+    :returns: the session's id.
+    """
     first, *others = windows
-    desk = server.new_session(
-        session_name=f"{name}{BUILDING}{os.getpid()}",
-        window_name=first.name,
-        window_command=_line(first.panes[0]),
-        start_directory=str(folder),
-        environment=dict(environment),
-        x=size[0],
-        y=size[1],
-    )
+    # Not libtmux's own new_session and sessions: what they ask tmux for cannot be said in a locale without UTF-8.
+    variables = [word for name_, value in environment.items() for word in ("-e", f"{name_}={value}")]
+    began = ["-d", "-P", "-F", "#{session_id}", "-s", f"{name}{BUILDING}{os.getpid()}", "-n", first.name, "-c", str(folder)]
+    (desk,) = _tmux(server, "new-session", *began, "-x", str(size[0]), "-y", str(size[1]), *variables, _line(first.panes[0]))
     words: list[list[str]] = []
     for window in others:
-        place = f"{desk.session_id}:{window.index}"
+        place = f"{desk}:{window.index}"
         started = ["-d", "-c", str(folder)]
         for number, pane in enumerate(window.panes):
             if number == 0:
@@ -181,24 +178,24 @@ def _line(pane: Pane) -> str:
 
 def sweep(server: Server) -> None:
     """Remove what a killed process left half made."""
-    for desk in server.sessions:
-        _name, mark, pid = str(desk.session_name).partition(BUILDING)
+    for found in server.cmd("list-sessions", "-F", "#{session_name}").stdout:
+        _name, mark, pid = found.partition(BUILDING)
         if mark and not Path(f"/proc/{pid}").exists():
-            desk.kill()
+            server.cmd("kill-session", "-t", f"={found}")
 
 
-def install(server: Server, desk: Desk, name: str) -> None:
+def install(server: Server, desk: str, name: str) -> None:
     """Put a finished session in the place of the one with the name, and take along who looks at that one."""
     old = f"{name}{BUILDING}old"
     if server.has_session(name):
         _tmux(server, "rename-session", "-t", f"={name}", old)
-        _tmux(server, "rename-session", "-t", str(desk.session_id), name)
+        _tmux(server, "rename-session", "-t", desk, name)
         for client in server.cmd("list-clients", "-t", f"={old}", "-F", "#{client_name}").stdout:
             server.cmd("switch-client", "-c", client, "-t", f"={name}")
         # Last: this process may itself run in a pane of the old session.
         server.cmd("kill-session", "-t", f"={old}")
     else:
-        _tmux(server, "rename-session", "-t", str(desk.session_id), name)
+        _tmux(server, "rename-session", "-t", desk, name)
 
 
 def _tmux(server: Server, *words: str) -> list[str]:
@@ -316,10 +313,10 @@ def _make(session: Session, server: Server, inventory: Any, resolved: Mapping[st
             size=size,
         )
         server.cmd("source-file", str(FILES / "tmux.conf"))
-        target = f"{desk.session_id}:"
+        target = f"{desk}:"
         for option, value in (("@mipfed_inventory", str(session.source.folder.resolve())), ("@mipfed_nodes", " ".join(names))):
             _tmux(server, "set-option", "-t", target, option, value)
-        _tmux(server, "select-window", "-t", f"{desk.session_id}:1")
+        _tmux(server, "select-window", "-t", f"{desk}:1")
         install(server, desk, name)
     except LibTmuxException as error:
         raise MipfedError(ExitCode.FAILED, f"tmux: {error}", next=session.call("tmux --force")) from None
