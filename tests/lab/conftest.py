@@ -192,6 +192,15 @@ def federation(lab: Lab) -> Lab:
 
 
 @pytest.fixture
+def portal(federation: Lab) -> Lab:
+    """The lab with its portal and a Keycloak, which the federation does not use yet."""
+    parts = {"portal": "ui.yml", "keycloak": "keycloak.yml"}
+    if not all((INVENTORY / "group_vars/all" / name).exists() for name in parts.values()):
+        lab_command("up", "--workers", "2", *(word for part in parts for word in ("--with", part)))
+    return federation
+
+
+@pytest.fixture
 def power(machines: Lab) -> Iterator[Callable[[str, str], None]]:
     """Switch a machine of the lab off and on; it is on again after the test."""
     off: set[str] = set()

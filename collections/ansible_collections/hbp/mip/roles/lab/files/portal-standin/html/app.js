@@ -39,8 +39,11 @@ async function ask(path, options) {
   return data;
 }
 
+// Free text, such as a patient's code, has no statistics.
+const described = (variable) => ["real", "integer"].includes(variable.type) || (variable.enumerations || []).length > 0;
+
 const variables = (group) => [
-  ...(group.variables || []).filter((variable) => variable.code !== "dataset"),
+  ...(group.variables || []).filter((variable) => variable.code !== "dataset" && described(variable)),
   ...(group.groups || []).flatMap(variables),
 ];
 

@@ -68,11 +68,12 @@ class Backend(Handler):
 
     def sso(self, path: str, query: dict[str, list[str]]) -> None:
         """Login and logout."""
-        back = self.outside("/services/sso/callback")
-        if path == "/sso/login":
+        # As with the real backend, the login begins and comes back here.
+        back = self.outside("/services/sso/login")
+        if path == "/sso/login" and not {"code", "error"} & query.keys():
             state, where = SESSIONS.begin(back)
             self.go(where, f"mip_login={state}")
-        elif path == "/sso/callback":
+        elif path == "/sso/login":
             session = SESSIONS.finish(query.get("state", [""])[0], self.cookie("mip_login"), query.get("code", [""])[0], back)
             if session:
                 self.go("/", f"mip_session={session}", "mip_login=; Max-Age=0")
@@ -95,7 +96,7 @@ class Backend(Handler):
         path = parts.path.removeprefix("/services")
         data = self.body()
         try:
-            if LOGIN and path in ("/sso/login", "/sso/callback", "/logout"):
+            if LOGIN and path in ("/sso/login", "/logout"):
                 self.sso(path, parse_qs(parts.query))
                 return
             user = SESSIONS.user(self.cookie("mip_session")) if LOGIN else "anonymous"

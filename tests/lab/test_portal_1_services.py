@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import INVENTORY, LAB, Lab, lab_command
+from .conftest import LAB, Lab
 
 pytestmark = pytest.mark.in_order
 HARD = "p'\"$(id)`x` \\n;|&<>#%=*?!~ äß"
@@ -48,14 +48,6 @@ def docker(lab: Lab, command: str) -> str:
 
 
 UP = {"database": "up", "create-databases": "done", "backend": "up", "gateway": "up", "frontend": "up"}
-
-
-@pytest.fixture
-def portal(federation: Lab) -> Lab:
-    """The lab with its portal."""
-    if not (INVENTORY / "group_vars/all/ui.yml").exists():
-        lab_command("up", "--workers", "2", "--with", "portal")
-    return federation
 
 
 def test_a_deploy_runs_the_portal_once(portal: Lab) -> None:
@@ -99,12 +91,13 @@ def test_pathologies_and_a_federated_statistic(portal: Lab) -> None:
     assert (status, answer["status"]) == (200, "success"), answer
     assert set(next(iter(answer["result"][0]["data"]["single"].values()))) == set(codes)
     audited = portal.json("ui", "experiments", "audit")["result"]["experiments"]
-    assert [(entry["name"], entry["pathology"]) for entry in audited] == [(HARD, first["code"])]
+    assert (HARD, first["code"]) in [(entry["name"], entry["pathology"]) for entry in audited]
+    others = [entry for entry in audited if entry["pathology"] != first["code"]]
     assert portal.json("ui", "experiments", "purge", "--pathology", "absent", "-y")["result"]["removed"] == 0
     purged = portal.json("ui", "experiments", "purge", "--pathology", first["code"], "-y")["result"]
-    assert purged["removed"] == 1
+    assert purged["removed"] == len(audited) - len(others)
     assert portal.ssh(f"{LAB}-ui", f"head -c 5 {purged['backups'][0]['path']}") == "PGDMP"
-    assert portal.json("ui", "experiments", "audit")["result"]["experiments"] == []
+    assert portal.json("ui", "experiments", "audit")["result"]["experiments"] == others
 
 
 def test_the_pages_say_what_is_away(portal: Lab) -> None:
