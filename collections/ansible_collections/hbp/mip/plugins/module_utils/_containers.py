@@ -122,7 +122,13 @@ class SecretFiles:
         """Return a password that is made on this host once and kept."""
         if not re.fullmatch(r"[a-z0-9-]+", key):
             raise ContainerError("%r is no name for a generated password" % key)
-        return self._kept(key, lambda: secrets.token_urlsafe(32).encode("ascii")).decode("ascii")
+        kept = self._kept(key, lambda: secrets.token_urlsafe(32).encode("ascii"))
+        try:
+            # Somebody may have written another one in its place.
+            return kept.decode("utf-8")
+        except UnicodeDecodeError:
+            path = os.path.join(self.folder, "generated", key)
+            raise ContainerError("the password in %s is no UTF-8: write another one into that file" % path) from None
 
     def mark(self, data: bytes) -> str:
         """Return what tells whether a secret is the same as before, and nothing else about it."""

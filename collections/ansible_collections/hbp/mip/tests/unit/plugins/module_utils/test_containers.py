@@ -81,6 +81,18 @@ def test_a_generated_password_is_made_once_and_only_root_gets_to_it(tmp_path: Pa
     assert {path.name: path.read_text() for path in (folder / "database").iterdir()} == {"OTHER": HARD}
 
 
+def test_a_password_that_was_written_in_place_of_a_generated_one(tmp_path: Path) -> None:
+    """Every character counts as it is; what is no text is refused with its place."""
+    files = SecretFiles(str(tmp_path / "state"), dry=False)
+    files.password("database")
+    kept = tmp_path / "state/generated/database"
+    kept.write_bytes("p'\"$(id)`x` \u00e4\u00df".encode())
+    assert files.password("database") == "p'\"$(id)`x` \u00e4\u00df"
+    kept.write_bytes(b"\xff\xfe")
+    with pytest.raises(ContainerError, match=f"{kept} is no UTF-8"):
+        files.password("database")
+
+
 def test_nothing_is_written_when_it_must_not_be(tmp_path: Path) -> None:
     """A dry run tells what it would write."""
     files = SecretFiles(str(tmp_path / "secrets"), dry=True)
