@@ -6,14 +6,17 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+import yaml
 
-from .conftest import LAB, Lab
+from .conftest import INVENTORY, LAB, Lab
 
 pytestmark = pytest.mark.in_order
 HARD = "p'\"$(id)`x` \\n;|&<>#%=*?!~ äß"
@@ -122,14 +125,40 @@ def test_a_password_with_every_character_reaches_the_database(portal: Lab) -> No
     assert fetch(portal, "/services/experiments")[0] == 200
 
 
-def test_the_portal_comes_back_with_its_machine(portal: Lab) -> None:
-    """Without any command."""
-    portal.ssh(f"{LAB}-ui", "systemctl restart docker")
+def test_the_portal_comes_back_with_its_machine(portal: Lab, power: Callable[[str, str], None]) -> None:
+    """Without any command, after the machine's power was cut."""
+    kept = fetch(portal, "/services/experiments")
+    power(f"{LAB}-ui", "kill")
+    power(f"{LAB}-ui", "on")
     deadline = time.monotonic() + 600
     while components(portal) != UP:
         assert time.monotonic() < deadline, components(portal)
         time.sleep(2)
-    assert fetch(portal, "/services/experiments")[0] == 200
+    assert fetch(portal, "/services/experiments") == kept
+
+
+def test_other_versions_keep_the_database(portal: Lab) -> None:
+    """Images of the database and of the backend are replaced by others; what people did is still there."""
+    pathology = fetch(portal, "/services/pathologies")[1][0]
+    parameters = {"y": "gender", "dataset": pathology["datasets"][0]["code"], "pathology": pathology["code"], "filter": ""}
+    algorithm = {"name": "DESCRIPTIVE_STATS", "parameters": [{"name": key, "value": value} for key, value in parameters.items()]}
+    assert fetch(portal, "/services/experiments", {"name": "kept", "algorithm": algorithm})[0] == 200
+    before = fetch(portal, "/services/experiments")
+    assert "kept" in [entry["name"] for entry in before[1]]
+    path = INVENTORY / "group_vars/all/ui.yml"
+    settings = yaml.safe_load(path.read_text())
+    for component in ("database", "backend"):
+        old = settings["mip_ui"]["images"][component]
+        new = settings["mip_ui"]["images"][component] = f"{old.rpartition(':')[0]}:1.1"
+        insecure = ["--src-tls-verify=false", "--dest-tls-verify=false"]
+        subprocess.run(["skopeo", "copy", *insecure, f"docker://{old}", f"docker://{new}"], check=True, capture_output=True)
+    path.write_text(yaml.safe_dump(settings))
+    portal.run("deploy", "-y")
+    images = docker(portal, "ps --format '{{.Names}} {{.Image}}'")
+    for component in ("database", "backend"):
+        assert f"{LAB}_portal-{component} {settings['mip_ui']['images'][component]}" in images
+    assert components(portal) == UP
+    assert fetch(portal, "/services/experiments") == before
 
 
 def test_proxied_reaches_the_frontend(portal: Lab) -> None:
