@@ -93,14 +93,14 @@ def test_pathologies_and_a_federated_statistic(portal: Lab) -> None:
     status, answer = fetch(portal, "/services/experiments", {"name": HARD, "algorithm": algorithm})
     assert (status, answer["status"]) == (200, "success"), answer
     assert set(next(iter(answer["result"][0]["data"]["single"].values()))) == set(codes)
-    audited = portal.json("ui", "experiments", "audit")["result"]["experiments"]
+    audited = portal.json("ui", "audit")["result"]["experiments"]
     assert (HARD, first["code"]) in [(entry["name"], entry["pathology"]) for entry in audited]
     others = [entry for entry in audited if entry["pathology"] != first["code"]]
     assert portal.json("ui", "experiments", "purge", "--pathology", "absent", "-y")["result"]["removed"] == 0
     purged = portal.json("ui", "experiments", "purge", "--pathology", first["code"], "-y")["result"]
     assert purged["removed"] == len(audited) - len(others)
     assert portal.ssh(f"{LAB}-ui", f"head -c 5 {purged['backups'][0]['path']}") == "PGDMP"
-    assert portal.json("ui", "experiments", "audit")["result"]["experiments"] == others
+    assert portal.json("ui", "audit")["result"]["experiments"] == others
 
 
 def test_the_pages_say_what_is_away(portal: Lab) -> None:

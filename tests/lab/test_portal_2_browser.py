@@ -207,7 +207,7 @@ def test_login_analysis_and_logout(portal: Lab, realm: KeycloakAdmin, page: Any)
     assert cookies["mip_session"]["httpOnly"]
     assert cookies["mip_session"]["sameSite"] == "Lax"
     analyse(page)
-    audited = portal.json("ui", "experiments", "audit")["result"]["experiments"]
+    audited = portal.json("ui", "audit")["result"]["experiments"]
     assert USER in [entry["who"] for entry in audited]
     page.click("#logout")
     page.wait_for_selector("#login")

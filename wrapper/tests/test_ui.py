@@ -104,4 +104,4 @@ def test_purge_shows_first_and_asks(project: Project) -> None:
     ended = project.run("-f", "fed", "-o", "json", "ui", "experiments", "purge", "--pathology", "tbi", "-y")
     assert ended.document["result"]["checked"] is False
     assert len(project.runs()) == 3
-    assert "ann" in project.run("-f", "fed", "ui", "experiments", "audit").out
+    assert "ann" in project.run("-f", "fed", "ui", "audit").out

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 #: Commands that only look, and do so too often to be worth an entry.
 _LOOKING = frozenset({"audit", "data ls", "data structure", "firewall show", "keycloak orphans", "kit ls", "report", "status", "ui status"})
 #: Commands that only look, and whose result somebody may want to know later.
-_EXAMINING = frozenset({"check", "plan", "verify", "keycloak plan", "ui experiments audit"})
+_EXAMINING = frozenset({"check", "plan", "verify", "keycloak plan", "ui audit"})
 #: Reports that `status` and `report` show again.
 KEPT = ("check", "verify", "data", "status")
 #: After these a node has another machine, or another journal.

@@ -196,8 +196,8 @@ def ui_configure(
     return Outcome(result=result, text=text, next=session.call("deploy") if changed and not session.options.check else "")
 
 
-@command(experiments_app, "audit", REMOTE, group="ui experiments")
-def experiments_audit(
+@command(ui_app, "audit", REMOTE, group="ui")
+def ui_audit(
     session: Session,
     since: Annotated[str, typer.Option(metavar="TIME", help="Only what ended then or later, as 2026-11-22.")] = "",
 ) -> Outcome:
