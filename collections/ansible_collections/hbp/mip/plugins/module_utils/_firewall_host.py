@@ -22,7 +22,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from ansible_collections.hbp.mip.plugins.module_utils import _docker_http, _firewall, _netlink
+from ansible_collections.hbp.mip.plugins.module_utils import _docker_http, _firewall, _netlink, _swarm
 
 STATE_DIR = "/var/lib/mip/firewall"
 UNITS = "/etc/systemd/system"
@@ -958,6 +958,16 @@ def needs_reload(wanted: Plan) -> bool:
         return False
     running = firewalld_running(wanted.name)
     return running.rules is None or running.entries is None
+
+
+def manages(socket_path: str = _docker_http.SOCKET, root_dir: str = "/var/lib/docker") -> bool:
+    """Whether this host's engine is a manager of a swarm now; of one that does not answer its certificate tells."""
+    try:
+        told = _docker_http.get("/info", socket_path, 20)
+    except _docker_http.DockerError:
+        certificate = _swarm.read_certificate(root_dir)
+        return certificate is not None and certificate.subject.get("OU") == "swarm-manager"
+    return bool((told.get("Swarm") or {}).get("ControlAvailable"))
 
 
 def docker_rules() -> List[str]:

@@ -62,7 +62,9 @@ options:
     choices: [master, ui, worker]
     default: worker
   manager:
-    description: Whether the node is a manager of the swarm. The master always is.
+    description:
+      - Whether the node is a manager of the swarm. The master always is.
+      - A worker that is a manager now keeps the manager's port open until it was demoted; without it the swarm could lose its majority.
     type: bool
     default: false
   address:
@@ -309,7 +311,9 @@ class _Run:
         if self.state == "shown" and not self.params["address"] and not self.params["peers"]:
             return self.recorded[0] if self.recorded else None
         local = [entry["port"] for entry in self.params["from_containers"] if _store.is_here(entry["host"])]
-        return _firewall.settings(dict(self.params, from_containers=local))
+        # Closed before it was demoted, a manager is lost to the others, and they may be too few to demote it.
+        manager = self.params["manager"] or (self.params["kind"] == "worker" and _firewall_host.manages())
+        return _firewall.settings(dict(self.params, from_containers=local, manager=manager))
 
     def plan(self) -> _firewall_host.Plan:
         """Compare, and put what is found into the result."""

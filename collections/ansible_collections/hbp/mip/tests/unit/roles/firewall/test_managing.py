@@ -28,29 +28,19 @@ def template(expression: Any, **known: Any) -> Any:
     return Templar(loader=DataLoader(), variables=known).template(expression)
 
 
-@pytest.mark.parametrize(
-    ("state", "wanted", "opened", "closed_later"),
-    [
-        ("manager", False, True, True),
-        ("manager", True, True, False),
-        ("worker", False, False, False),
-        ("worker", True, True, False),
-        ("none", False, False, False),
-    ],
-)
-def test_the_port_of_managers(state: str, wanted: bool, opened: bool, closed_later: bool) -> None:
+@pytest.mark.parametrize(("state", "wanted", "due"), [
+    ("manager", False, True), ("manager", True, False), ("worker", False, False), ("worker", True, False), ("none", False, False)
+])  # fmt: skip
+def test_the_port_is_closed_of_those_that_were_managers_and_shall_be_none(state: str, wanted: bool, due: bool) -> None:
+    """Before that the module keeps it open by itself."""
     node = {"name": "a", "manager": wanted}
     known = {
         "mip": {"nodes": [node], "firewall": {"manage": True}},
         "inventory_hostname": "a",
-        "firewall_node": node,
         "common_check": {"facts": {"swarm": {"state": state}}},
     }
-    opening = plays()["Open the firewalls"]["tasks"][0]["vars"]["firewall_manages"]
-    ports = read("roles/firewall/tasks/apply.yml")[0]["hbp.mip.firewall"]
-    assert template(ports["manager"], **known, firewall_manages=template(opening, **known)) is opened
     closing = plays()["Close the managers' port on those that are none any more"]
-    assert template(closing["vars"]["closing_due"], **known, closing_node=closing["vars"]["closing_node"]) is closed_later
+    assert template(closing["vars"]["closing_due"], **known, closing_node=closing["vars"]["closing_node"]) is due
 
 
 def test_it_is_closed_after_the_roles_have_changed_and_before_the_lock_is_given_back() -> None:
