@@ -52,15 +52,18 @@ class Wanted:
     json: bool = False
 
 
-def moment(text: str, now: float) -> float:
+def moment(text: str, now: float) -> int:
     """Return the time that `--since` means: how long ago (10s, 5m, 1h, 2d, 1w), or a date with or without a time.
+
+    In nanoseconds since 1970; a date exactly, because a float would be off by some hundred of them, and lines would be lost.
 
     :raises MipfedError: USAGE when it is neither.
     """
     if found := re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text):
-        return now - float(found[1]) * _UNITS[found[2]]
+        return int((now - float(found[1]) * _UNITS[found[2]]) * 10**9)
     try:
-        return datetime.fromisoformat(text).timestamp()
+        given = datetime.fromisoformat(text)
+        return int(given.replace(microsecond=0).timestamp()) * 10**9 + given.microsecond * 1000
     except ValueError:
         raise usage(f"--since {text}: neither how long ago (10m, 1h, 2d) nor a time (2026-11-22T10:00).") from None
 
@@ -120,7 +123,7 @@ def show(session: Session, wanted: Wanted) -> Outcome:
         re.compile(wanted.grep)
     except re.error as error:
         raise usage(f"--grep {wanted.grep}: no regular expression ({error}).") from None
-    since = moment(wanted.since, time.time()) if wanted.since else 0.0
+    since = moment(wanted.since, time.time()) if wanted.since else 0
     prepared = session.prepare(secrets=False)
     direct, relayed = _known(session, prepared, wanted)
     limit = wanted.limit if wanted.limit is not None else 0 if wanted.since else DEFAULT_LINES
@@ -131,7 +134,7 @@ def show(session: Session, wanted: Wanted) -> Outcome:
         "follow": wanted.follow,
         "grep": wanted.grep,
         "limit": limit,
-        "since": int(since * 10**9),
+        "since": since,
     }
     reader = ssh.collection_file("plugins/module_utils/_logs.py")
     managers = [node for node in prepared.nodes if node["kind"] == "master" or node.get("manager")]

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from docker.errors import APIError
 
 from ansible_collections.hbp.mip.tests.helpers.engines import REGISTRY, Engine, Engines, wait_for
 from ansible_collections.hbp.mip.tests.helpers.modules import Result
@@ -142,21 +143,27 @@ def test_changes_outside_are_undone(swarm: Swarm, clean: Callable[[], None]) -> 
     wanted = service(swarm, "drifting", "wk-1", env={"A": "1"}, update={"monitor": 1})
     assert not deploy(swarm, wanted).failed
     client = swarm.manager.client()
-    found = client.inspect_service("drifting")
-    spec = found["Spec"]
+    spec = client.inspect_service("drifting")["Spec"]
+
+    def change(**changes: Any) -> bool:
+        found = client.inspect_service("drifting")
+        keys = {"labels": "Labels", "mode": "Mode", "update_config": "UpdateConfig", "endpoint_spec": "EndpointSpec"}
+        given = {"task_template": spec["TaskTemplate"], **{key: spec[name] for key, name in keys.items()}, **changes}
+        try:
+            client.update_service(found["ID"], found["Version"]["Index"], name="drifting", **given)
+        except APIError as error:
+            # The swarm itself wrote something down in between.
+            if "out of sequence" in str(error):
+                return False
+            raise
+        return True
+
     spec["TaskTemplate"]["ForceUpdate"] = 7
-    client.update_service(
-        found["ID"], found["Version"]["Index"], task_template=spec["TaskTemplate"], name="drifting", labels=spec["Labels"],
-        mode=spec["Mode"], update_config=spec["UpdateConfig"], endpoint_spec=spec["EndpointSpec"], rollback_config=spec["RollbackConfig"],
-    )  # fmt: skip
+    wait_for(lambda: change(rollback_config=spec["RollbackConfig"]), 60, "a forced restart by hand")
     result = deploy(swarm, wanted)
     assert (result.failed, result.changed) == (False, False)
-    found = client.inspect_service("drifting")
     spec["TaskTemplate"]["ContainerSpec"]["Env"] = ["A=1", "B=2"]
-    client.update_service(
-        found["ID"], found["Version"]["Index"], task_template=spec["TaskTemplate"], name="drifting", labels=spec["Labels"],
-        mode={"Replicated": {"Replicas": 2}}, update_config=spec["UpdateConfig"], endpoint_spec=spec["EndpointSpec"],
-    )  # fmt: skip
+    wait_for(lambda: change(mode={"Replicated": {"Replicas": 2}}), 60, "a change by hand")
     quad("swarm_services", swarm.manager, project="lab", services=[wanted])
     assert specs(swarm)["drifting"]["TaskTemplate"]["ContainerSpec"]["Env"] == ["A=1"]
     assert specs(swarm)["drifting"]["Mode"] == {"Replicated": {"Replicas": 1}}
