@@ -102,7 +102,7 @@ def facts(**more: Any) -> dict[str, Any]:
         ],
         "status": report(resolved),
         "links": pairs(["hosp-ms", "hosp-wk-1", "hosp-wk-2"], ("hosp-wk-1", "hosp-ms")),
-        "links_at": "2026-11-22T09:00:00Z",
+        "links_from": "as of the check of 2026-11-22T09:00:00Z",
         "datasets": [{"node": "hosp-wk-1", "pathology": "Dementia", "datasets": ["edsd", "ppmi"]}],
         "datasets_from": ", as of 2026-11-22T09:30:00Z",
         "last": {"check": None, "verify": None, "deploy": known, "backup create": None, "backups": backup},

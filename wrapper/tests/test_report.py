@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mipfed import metrics, overview, page
+from mipfed import metrics, overview, page, report
 from mipfed.exitcodes import ExitCode
 
 from . import facts as known
@@ -192,6 +192,28 @@ def test_the_command_writes_both_and_tells_whether_all_is_well(project: Project)
     ended = project.run("-f", "fed", "report", "--html", "page.html", "--offline")
     assert ended.code == ExitCode.OK, ended.err
     assert "no node was asked now" in (project.root / "page.html").read_text()
+
+
+def test_the_links_are_those_that_were_tried_last() -> None:
+    """Check's or verify's, whichever was later; verify tells only whether data pass, and why not."""
+    check = {"at": "2026-11-22T09:00:00Z", "report": {"links": {"pairs": known.pairs(["hosp-ms", "hosp-wk-1"])}}}
+    verify = {
+        "at": "2026-11-22T10:00:00Z",
+        "report": {
+            "pairs": [
+                {"from": "hosp-ms", "to": "hosp-wk-1", "ok": True, "error": ""},
+                {"from": "hosp-wk-1", "to": "hosp-ms", "ok": False, "error": "timed out"},
+            ]
+        },
+    }
+    assert report._links({"check": {}, "verify": {}}) == ([], "")
+    assert report._links({"check": {**check, "at": "2026-11-22T11:00:00Z"}, "verify": verify})[1].startswith("as of the check of ")
+    assert report._links({"check": check, "verify": {}})[0] == check["report"]["links"]["pairs"]
+    links, told = report._links({"check": check, "verify": verify})
+    assert told == "as of the verification of 2026-11-22T10:00:00Z"
+    cells = page.matrix(links)["cells"]
+    assert cells["hosp-ms"]["hosp-wk-1"] == {"level": "ok", "word": "ok", "detail": ""}
+    assert cells["hosp-wk-1"]["hosp-ms"] == {"level": "fault", "word": "fault", "detail": "timed out"}
 
 
 def test_status_tells_what_ran_last(project: Project) -> None:

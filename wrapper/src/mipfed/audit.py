@@ -48,14 +48,14 @@ def folder(federation: str) -> Path:
     return paths.state_dir() / federation / "audit"
 
 
-def journal(federation: str) -> Any:
-    """Return the functions of `mip-site` for the journal on this machine."""
+@functools.cache
+def _program() -> Any:
+    """Return the hospitals' command as a module."""
     import importlib.machinery
     import importlib.util
 
     from mipfed import ssh
 
-    place = folder(federation)
     loader = importlib.machinery.SourceFileLoader("mipfed_journal", str(ssh.collection_file("roles/site/files/mip-site")))
     spec = importlib.util.spec_from_loader(loader.name, loader)
     assert spec
@@ -66,6 +66,12 @@ def journal(federation: str) -> Any:
         loader.exec_module(found)
     finally:
         sys.dont_write_bytecode = writes
+    return found
+
+
+def journal(federation: str) -> Any:
+    """Return the functions of `mip-site` for a federation's journal on this machine; there is one at a time."""
+    place, found = folder(federation), _program()
     found.JOURNAL, found.HEAD, found.PROTECT = str(place / "journal.jsonl"), str(place / "journal.head"), False
     return found
 
@@ -320,9 +326,7 @@ def _nodes(
         if head and not any(str(entry["hash"]).startswith(head) for entry in content["entries"]):
             content["problems"].append(f"no entry has the hash {head}, which was noted earlier")
         errors += [Problem("audit", problem, host=name) for problem in content["problems"]]
-        table.append(
-            (name, len(content["entries"]), len(content["problems"]), content["entries"][-1]["hash"] if content["entries"] else "")
-        )
+        table.append((name, len(content["entries"]), len(content["problems"]), _last_hash(content["entries"])))
     codes = {problem.code for problem in errors}
     code = ExitCode.CHECK if "audit" in codes else ExitCode.UNREACHABLE if codes else ExitCode.OK
     result: dict[str, Any] = {"nodes": {name: {**content, "entries": len(content["entries"])} for name, content in found.items()}}

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from datetime import datetime
 from typing import Any
+
+from mipfed.overview import timestamp
 
 Samples = list[tuple[Mapping[str, str], float]]
 
@@ -29,20 +30,13 @@ METRICS = {
     "engine_api_up": "1 when the analysis engine's API answers as it should.",
     "engine_api_seconds": "How long the API took to answer.",
     "engine_datasets": "Datasets that the engine knows, by node.",
-    "link_ok": "1 when all that the swarm needs passes from one node to the other, as of the last check.",
+    "link_ok": "1 when all that the swarm needs passes from one node to the other, as of the last check or verification.",
     "last_run_timestamp_seconds": "When the last run of the command ended.",
     "last_run_success": "1 when the last run of the command ended well.",
     "last_run_duration_seconds": "How long the last run of the command took.",
     "last_backup_timestamp_seconds": "When the last backup that is kept was made.",
     "last_backup_verified": "1 when the last backup that is kept was opened and found whole.",
 }
-
-
-def _moment(text: Any) -> float | None:
-    try:
-        return datetime.fromisoformat(str(text).replace("Z", "+00:00")).timestamp()
-    except ValueError:
-        return None
 
 
 def samples(facts: Mapping[str, Any], now: float | None = None) -> dict[str, Samples]:
@@ -70,7 +64,7 @@ def samples(facts: Mapping[str, Any], now: float | None = None) -> dict[str, Sam
         add("node_disabled", 0, **labels)
         if node.get("engine_version"):
             add("node_engine_info", 1, **labels, version=node["engine_version"])
-        add("node_certificate_expiry_timestamp_seconds", _moment(node.get("certificate_expires")), **labels)
+        add("node_certificate_expiry_timestamp_seconds", timestamp(node.get("certificate_expires")), **labels)
     for node in status.get("disabled") or ():
         add("node_disabled", 1, node=node["name"], kind=node["kind"])
     for service in status.get("services") or ():
@@ -89,12 +83,12 @@ def samples(facts: Mapping[str, Any], now: float | None = None) -> dict[str, Sam
             add("link_ok", pair["level"] in ("ok", "note"), **{"from": pair["from"], "to": pair["to"]})
     for command, run in (facts.get("last") or {}).items():
         if command != "backups" and run:
-            add("last_run_timestamp_seconds", _moment(run["at"]), command=command)
+            add("last_run_timestamp_seconds", timestamp(run["at"]), command=command)
             add("last_run_success", run["exit_code"] == 0, command=command)
             add("last_run_duration_seconds", run["seconds"], command=command)
     backup = (facts.get("last") or {}).get("backups") or {}
     if backup:
-        add("last_backup_timestamp_seconds", _moment(backup["at"]))
+        add("last_backup_timestamp_seconds", timestamp(backup["at"]))
         add("last_backup_verified", bool((backup.get("verified") or {}).get("ok")))
     return found
 

@@ -52,33 +52,43 @@ def backup(folder: Path, federation: str) -> dict[str, Any]:
     return {"at": last["created"], "file": last["file"], "size": last["size"], "verified": last["verified"], "count": len(sets)}
 
 
-def last(source: Path, resolved: Mapping[str, Any]) -> dict[str, Any]:
-    """Return by command how its last run ended, and as `backups` the last backup that is there.
+def backups(source: Path, resolved: Mapping[str, Any]) -> Path:
+    """Return where the federation's backups are.
 
     :arg source: the folder of the inventory.
     """
+    given = resolved["backup"]["dir"]
+    return Path(given).expanduser() if given else source / "backups"
+
+
+def last(source: Path, resolved: Mapping[str, Any], ended: Sequence[Mapping[str, Any]] | None = None) -> dict[str, Any]:
+    """Return by command how its last run ended, and as `backups` the last backup that is there.
+
+    :arg source: the folder of the inventory.
+    :arg ended: what `runs` found, where that was read already.
+    """
     name = str(resolved["name"])
     found: dict[str, Any] = dict.fromkeys(TOLD)
-    for run in runs(name):
+    for run in runs(name) if ended is None else ended:
         if run["command"] in TOLD and not run["check"]:
             found[run["command"]] = {key: run[key] for key in ("at", "result", "exit_code", "seconds", "changes", "who")}
-    given = str((resolved.get("backup") or {}).get("dir") or "")
-    return {**found, "backups": backup(Path(given).expanduser() if given else source / "backups", name)}
+    return {**found, "backups": backup(backups(source, resolved), name)}
 
 
-def seconds_since(text: str, now: float | None = None) -> float | None:
-    """Return how long ago a time in UTC was; nothing when it is none."""
+def timestamp(text: Any) -> float | None:
+    """Return a time in UTC as seconds since 1970; nothing when it is none."""
     try:
-        return (time.time() if now is None else now) - datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
-    except (ValueError, AttributeError):
+        return datetime.fromisoformat(str(text).replace("Z", "+00:00")).timestamp()
+    except ValueError:
         return None
 
 
 def ago(text: str, now: float | None = None) -> str:
     """Return how long ago a time was, as people say it."""
-    passed = seconds_since(text, now)
-    if passed is None:
+    then = timestamp(text)
+    if then is None:
         return ""
+    passed = (time.time() if now is None else now) - then
     for size, name in ((86400, "day"), (3600, "hour"), (60, "minute")):
         if passed >= size:
             number = int(passed // size)

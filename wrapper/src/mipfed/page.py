@@ -83,7 +83,7 @@ def matrix(pairs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for pair in pairs:
         bad = [check for check in pair.get("checks") or () if check.get("level") in ("fault", "unknown")]
         words = [f"{check['proto']} {check.get('port') or ''} {check['verdict']}".replace("  ", " ") for check in bad]
-        detail = ", ".join(words) or (f"MTU {pair['mtu']}" if pair.get("mtu") else "")
+        detail = ", ".join(words) or pair.get("detail") or (f"MTU {pair['mtu']}" if pair.get("mtu") else "")
         cells[str(pair["from"])][str(pair["to"])] = {
             "level": str(pair["level"]),
             "word": LEVELS.get(str(pair["level"]), "fault"),

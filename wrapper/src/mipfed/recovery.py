@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mipfed import paths, recovery_reports, vault
+from mipfed import overview, paths, recovery_reports, vault
 from mipfed.errors import MipfedError, Problem, configuration, declined, usage
 from mipfed.exitcodes import ExitCode
 from mipfed.outcome import Outcome
@@ -34,12 +34,6 @@ def _resolved(session: Session) -> dict[str, Any]:
     from mipfed import inventory
 
     return inventory.resolve(inventory.load(session.source))
-
-
-def _folder(session: Session, resolved: Mapping[str, Any]) -> Path:
-    """Return where the federation's backups are."""
-    given = resolved["backup"]["dir"]
-    return Path(given).expanduser() if given else session.source.folder / "backups"
 
 
 def _size(number: int) -> str:
@@ -62,9 +56,8 @@ def create(session: Session) -> Outcome:
             if managers == 1
             else "The engine of a manager that does not lead is stopped for some seconds; the swarm goes on."
         )
-        session.confirm(
-            f"Federation {session.source.name} is backed up to {paths.shown(_folder(session, prepared.resolved))}.\n{effect}", "Go on?"
-        )
+        target = paths.shown(overview.backups(session.source.folder, prepared.resolved))
+        session.confirm(f"Federation {session.source.name} is backed up to {target}.\n{effect}", "Go on?")
     played = session.play("hbp.mip.backup", prepared, check=session.options.check, with_controllers=True, following=session.again())
     outcome = session.report(played, "backup", recovery_reports.backup)
     report = _mapping(outcome.result)
@@ -75,7 +68,7 @@ def create(session: Session) -> Outcome:
 
 def listed(session: Session) -> Outcome:
     """Carry out `backup ls`."""
-    folder = _folder(session, _resolved(session))
+    folder = overview.backups(session.source.folder, _resolved(session))
     sets, problems = _sets().listed(folder, session.source.name) if folder.is_dir() else ([], [])
     errors = [Problem("backup-unreadable", text) for text in problems]
     return Outcome(
@@ -341,7 +334,7 @@ def restore(session: Session, file: Path, identity: Path | None, *, confirm: str
 
 
 def _look(session: Session, prepared: Any, **variables: Any) -> Outcome:
-    folder = str(_folder(session, prepared.resolved))
+    folder = str(overview.backups(session.source.folder, prepared.resolved))
     played = session.play(
         "hbp.mip.recover",
         prepared,

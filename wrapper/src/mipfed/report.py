@@ -33,6 +33,23 @@ def _datasets(status: Mapping[str, Any], kept: Mapping[str, Any]) -> tuple[list[
     return [{"node": node, "pathology": "", "datasets": codes} for node, codes in sorted(engine.items())], ", as the engine tells"
 
 
+def _links(kept: Mapping[str, Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], str]:
+    """Return the links as check or verify found them, whichever was later, and where that is known from; empty when neither did.
+
+    :arg kept: the last report of each.
+    """
+    found: dict[str, list[Mapping[str, Any]]] = {
+        "check": ((kept["check"].get("report") or {}).get("links") or {}).get("pairs") or [],
+        "verify": [
+            {"from": pair["from"], "to": pair["to"], "level": "ok" if pair["ok"] else "fault", "detail": pair["error"]}
+            for pair in (kept["verify"].get("report") or {}).get("pairs") or ()
+        ],
+    }
+    last = max((verb for verb, pairs in found.items() if pairs), key=lambda verb: str(kept[verb]["at"]), default="")
+    words = {"check": "the check", "verify": "the verification"}
+    return (found[last], f"as of {words[last]} of {kept[last]['at']}") if last else ([], "")
+
+
 def facts(
     federation: str, resolved: Mapping[str, Any], status: Mapping[str, Any], folder: Path, *, at: str, offline: bool
 ) -> dict[str, Any]:
@@ -44,9 +61,8 @@ def facts(
     """
     from mipfed import audit, doctor, overview
 
-    kept = {name: audit.kept(federation, name) for name in ("check", "data")}
-    links = ((kept["check"].get("report") or {}).get("links") or {}).get("pairs") or []
-    datasets, datasets_from = _datasets(status, kept["data"])
+    links, links_from = _links({verb: audit.kept(federation, verb) for verb in ("check", "verify")})
+    datasets, datasets_from = _datasets(status, audit.kept(federation, "data"))
     runs = overview.runs(federation)
     deploys = [run for run in runs if run["command"] == "deploy" and not run["check"]]
     nodes = [
@@ -62,10 +78,10 @@ def facts(
         "nodes": nodes,
         "status": status,
         "links": links,
-        "links_at": kept["check"].get("at", ""),
+        "links_from": links_from,
         "datasets": datasets,
         "datasets_from": datasets_from,
-        "last": overview.last(folder, resolved),
+        "last": overview.last(folder, resolved, runs),
         "runs": runs,
         "slowest": deploys[-1]["slowest"] if deploys else [],
         "versions": doctor.versions(),
@@ -82,8 +98,8 @@ def report(
 ) -> Outcome:
     """Write how the federation is into a page, or into metrics for Prometheus.
 
-    Looks at the federation as status does, and ends as status does. Links and datasets by pathology are those that the last check and the
-    last `data ls` on this machine found. Files are replaced in one step. Changes nothing.
+    Looks at the federation as status does, and ends as status does. Links are those that the last check or verify on this machine
+    found, datasets by pathology those of the last `data ls`. Files are replaced in one step. Changes nothing.
     """
     from mipfed import audit, inventory, metrics, page, services
 

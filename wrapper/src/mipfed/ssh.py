@@ -30,13 +30,12 @@ _START = 'import sys;i=sys.stdin.buffer;exec(compile(i.read(int(i.readline())),"
 _OPTIONS = ("-T", "-o", "ControlPath=none", "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3")
 
 
-def _true(value: Any) -> bool:
-    return str(value).strip().lower() in ("1", "true", "yes", "on", "y", "t")
-
-
 def command(prepared: Prepared, node: Mapping[str, Any], *words: str) -> list[str]:
     """Return the command line that runs a command on a node, as root where the inventory says so."""
-    root = ["sudo", "-n", "--"] if _true(prepared.inventory.variables[str(node["name"])].get("ansible_become")) else []
+    from ansible.module_utils.parsing.convert_bool import boolean
+
+    become = prepared.inventory.variables[str(node["name"])].get("ansible_become", False)
+    root = ["sudo", "-n", "--"] if boolean(become, strict=False) else []
     line = console.arguments(prepared.inventory, node, [*root, *words], terminal=False)
     return [line[0], *_OPTIONS, *line[1:]] if node["ssh_host"] else line
 
