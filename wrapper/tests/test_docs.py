@@ -241,14 +241,13 @@ HARMLESS = re.compile(
 
 def runnable() -> list[tuple[str, ...]]:
     """Return the commands of the documents that can be run without a federation."""
-    found = []
+    found = {("--help",), ("node", "add", "--help"), ("config", "show"), ("node", "ls"), ("version",)}
     for command in COMMANDS:
         words = tuple("hospitals-wk-north" if word == "NODE" else word for word in command.words)
-        path = parsed(words)[0] if not ends_early(words) else "--help"
         own = words[2:] if words[:1] == ("-f",) else words
-        if path and HARMLESS.fullmatch(" ".join(own)) and not parsed(words)[1] and not {"NAME", "COMMAND"} & set(own):
-            found.append(words)
-    return sorted({*found, ("--help",), ("node", "add", "--help"), ("config", "show"), ("node", "ls"), ("version",)})
+        if HARMLESS.fullmatch(" ".join(own)) and not {"NAME", "COMMAND"} & set(own) and (ends_early(words) or not parsed(words)[1]):
+            found.add(words)
+    return sorted(found)
 
 
 @functools.cache
