@@ -428,12 +428,10 @@ def known_variables() -> frozenset[str]:
 @pytest.mark.parametrize("page", WRITTEN, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_variables_are_those_of_the_schema(page: Path) -> None:
     wrong = []
-    for number, line, inside in parts(page):
-        for text in [line] if inside else inline(line):
-            for name in re.findall(r"(?<![\w/.-])mip_[a-z_]+[a-z](?:\.[a-z_]+[a-z])*(?![\w<])", text):
-                root = name.partition(".")[0]
-                if root.removeprefix("mip_") not in METRICS and name not in known_variables() | OTHERS and not text.endswith(".prom"):
-                    wrong.append(f"{number}: {name}")
+    for number, line, _inside in parts(page):
+        for name in re.findall(r"(?<![\w/.-])mip_[a-z_]+[a-z](?:\.(?!prom|yml|py)[a-z_]+[a-z])*(?![\w<]|\.prom)", line):
+            if name.partition(".")[0].removeprefix("mip_") not in METRICS and name not in known_variables() | OTHERS:
+                wrong.append(f"{number}: {name}")
     assert not wrong
 
 
@@ -494,6 +492,64 @@ def test_every_problem_is_explained() -> None:
     assert len(found) > 80
     text = "".join(page.read_text(encoding="utf-8") for page in WRITTEN)
     assert not [f"{code} ({name})" for code, name in sorted(found) if f"`{code}`" not in text]
+
+
+# --- what messages tell to do next
+
+
+def sentences(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Yield the strings of a program with their line, X in the place of what is only known when it runs; no documentation."""
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    named = {"DOCUMENTATION", "EXAMPLES", "RETURN"}
+    docstrings |= {
+        id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") in named
+    }
+    inner = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in ast.walk(node) if part is not node}
+    for node in ast.walk(tree):
+        if id(node) in docstrings or id(node) in inner:
+            continue
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.lineno, node.value
+        elif isinstance(node, ast.JoinedStr):
+            yield node.lineno, "".join(part.value if isinstance(part, ast.Constant) else "X" for part in node.values)
+
+
+def told(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the commands that the messages of a program name: what follows `mipfed`, and what `session.call` gets."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for line, text in sentences(tree):
+        for found in re.finditer(r"(?:^|[`:;,(] ?|[Tt]hen )(?:\{mipfed\}|mipfed) (?:-f (?:X|%s) )?([a-z][^`;(,\n]*)", text):
+            yield line, found[1]
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "call" and node.args]
+    for call in calls:
+        given = call.args[0]
+        for text in (given.body, given.orelse) if isinstance(given, ast.IfExp) else (given,):
+            if isinstance(text, (ast.Constant, ast.JoinedStr)):
+                yield from ((line, said) for line, said in sentences(text) if said[:1].islower())
+
+
+def unknown(text: str) -> str:
+    """Return what is wrong with a command in a sentence: its words are not those of a command, or it has no such option."""
+    words, command = text.split(), TOP
+    while hasattr(command, "commands"):
+        name = words.pop(0).rstrip(".):") if words else ""
+        if name in ("", "…", "X"):
+            return ""
+        if name not in command.commands:
+            return f"no command {name}"
+        command = command.commands[name]
+    options = {option for found in command.params for option in (*found.opts, *getattr(found, "secondary_opts", ()))}
+    strange = [word for word in re.findall(r"(?<![\w-])--[a-z][a-z-]+", " ".join(words)) if word not in options | {"--help"}]
+    return f"no option {', '.join(strange)}" if strange else ""
+
+
+def test_messages_name_commands_that_there_are() -> None:
+    programs = [*REPOSITORY.glob("wrapper/src/mipfed/*.py"), *COLLECTION.glob("plugins/*/*.py")]
+    found = [(path.name, line, text) for path in programs for line, text in told(path)]
+    assert len(found) > 200
+    wrong = [f"{name}:{line}: {text}: {reason}" for name, line, text in found if (reason := unknown(text))]
+    assert not wrong, "\n".join(wrong)
+    assert unknown("node nonsense X") and unknown("deploy --nonsense") and not unknown("deploy makes it")
 
 
 # --- the reference

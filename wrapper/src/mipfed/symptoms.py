@@ -148,7 +148,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         "registry-login",
         r"no basic auth credentials|authentication required|pull access denied",
         "The registry does not give the image without a login, or there is none of that name.",
-        "{mipfed} image lock --check   (then mip_registry, or the image's name)",
+        "{mipfed} image lock --check   (then another name for the image, or a registry that asks for no login)",
     ),
     Symptom(
         "registry-certificate",

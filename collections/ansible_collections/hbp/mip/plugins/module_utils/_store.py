@@ -237,7 +237,7 @@ def judge(found: dict[str, Any], loopback_only: bool) -> tuple[str, str, str]:
     if outside == "refused":
         if loopback_only:
             message = "%s listens on 127.0.0.1 only, which is another in each container" % where
-            return "refused", message, "let it listen on %s as well; mipfed opens it to the engine's bridge only" % found["address"]
+            return "refused", message, "let it listen on %s as well; a deploy opens it to the engine's bridge only" % found["address"]
         return (
             "refused",
             "%s refuses: nothing listens there, or a rule rejects it" % where,
