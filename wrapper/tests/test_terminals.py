@@ -51,6 +51,23 @@ def test_names_of_nodes(project: Project) -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "names"),
+    [
+        ("mipfed status --node ", ["fed-ms", "fed-wk-1", "fed-wk-2"]),
+        ("mipfed restart engine --node fed-wk-1 --node fed-w", ["fed-wk-2"]),
+        ("mipfed stop --node fed-u", []),
+        ("mipfed data compile --node fed-m", ["fed-ms"]),
+        ("mipfed upgrade --set engine=e:1 --canary ", ["fed-wk-1", "fed-wk-2"]),
+        ("mipfed rollback --canary fed-wk-2", ["fed-wk-2"]),
+        ("mipfed kit revoke fed-", ["fed-wk-1", "fed-wk-2"]),
+    ],
+)
+def test_nodes_that_can_be_meant(project: Project, line: str, names: list[str]) -> None:
+    project.federation(workers=2)
+    assert offered(project, line) == names
+
+
+@pytest.mark.parametrize(
     ("name", "text"),
     [
         (
@@ -68,6 +85,7 @@ def test_names_of_nodes(project: Project) -> None:
 def test_forms_of_inventories(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text, encoding="utf-8")
     assert completion.node_names(tmp_path / name) == ["h-ms", "h-a", "h-b"]
+    assert completion.node_names(tmp_path / name, ("workers",)) == ["h-a", "h-b"]
 
 
 @pytest.mark.parametrize("text", ["", "- a\n- b\n", "all: [", "all: {children: 7}", "\x00"])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,22 @@ def federations(incomplete: str) -> list[str]:
 
 def nodes(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the nodes of the chosen federation that begin with what was typed, without those that stand there already."""
+    return _offered(ctx, incomplete, _KINDS)
+
+
+def members(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return the same of the nodes that are in the swarm."""
+    return _offered(ctx, incomplete, ("master", "workers"))
+
+
+def workers(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return the same of the hospitals' nodes."""
+    return _offered(ctx, incomplete, ("workers",))
+
+
+def _offered(ctx: typer.Context, incomplete: str, kinds: Collection[str]) -> list[str]:
     given = {name for value in ctx.params.values() if isinstance(value, (list, tuple)) for name in value}
-    return [name for name in node_names(_inventory(ctx)) if name.startswith(incomplete) and name not in given]
+    return [name for name in node_names(_inventory(ctx), kinds) if name.startswith(incomplete) and name not in given]
 
 
 def limits(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -52,28 +66,32 @@ def _inventory(ctx: typer.Context) -> Path | None:
     return paths.hosts_file(project / "inventories" / name) if name in known else None
 
 
-def node_names(path: Path | None) -> list[str]:
-    """Return the nodes of an inventory file in its order; none when it cannot be read: a completion never complains."""
+def node_names(path: Path | None, kinds: Collection[str] = _KINDS) -> list[str]:
+    """Return the nodes of an inventory file in its order; none when it cannot be read: a completion never complains.
+
+    :arg kinds: the groups whose nodes are returned.
+    """
     if path is None:
         return []
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return []
-    found = _from_ini(text) if path.suffix == ".ini" or re.search(r"^\s*\[", text, re.MULTILINE) else _from_yaml(text)
+    read = _from_ini if path.suffix == ".ini" or re.search(r"^\s*\[", text, re.MULTILINE) else _from_yaml
+    found = read(text, kinds)
     return list(dict.fromkeys(found))
 
 
-def _from_ini(text: str) -> Iterator[str]:
+def _from_ini(text: str, kinds: Collection[str]) -> Iterator[str]:
     group = ""
     for line in text.splitlines():
         if section := re.match(r"\s*\[([^\]]+)\]", line):
             group = section.group(1)
-        elif group in _KINDS and (host := re.match(r"\s*([a-z][\w-]*)", line)):
+        elif group in kinds and (host := re.match(r"\s*([a-z][\w-]*)", line)):
             yield host.group(1)
 
 
-def _from_yaml(text: str) -> Iterator[str]:
+def _from_yaml(text: str, kinds: Collection[str]) -> Iterator[str]:
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -84,15 +102,15 @@ def _from_yaml(text: str) -> Iterator[str]:
         data = yaml.load(text, Loader=Loader)  # noqa: S506 - a safe loader that knows fewer tags, not more
     except yaml.YAMLError:
         return
-    yield from _of_groups(data)
+    yield from _of_groups(data, kinds)
 
 
-def _of_groups(groups: Any) -> Iterator[str]:
+def _of_groups(groups: Any, kinds: Collection[str]) -> Iterator[str]:
     if not isinstance(groups, dict):
         return
     for name, group in groups.items():
         if not isinstance(group, dict):
             continue
-        if name in _KINDS and isinstance(group.get("hosts"), dict):
+        if name in kinds and isinstance(group.get("hosts"), dict):
             yield from (str(host) for host in group["hosts"])
-        yield from _of_groups(group.get("children"))
+        yield from _of_groups(group.get("children"), kinds)

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from mipfed import completion
 from mipfed.options import REMOTE, command, new_application
 from mipfed.outcome import Outcome
 from mipfed.session import Session
@@ -81,7 +82,10 @@ def data_compile(
     session: Session,
     pathology: Pathologies = None,
     node: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Only on this node; give it once for each.", show_default=False)
+        list[str] | None,
+        typer.Option(
+            metavar="NODE", help="Only on this node; give it once for each.", show_default=False, autocompletion=completion.members
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Also what is up to date.")] = False,
 ) -> Outcome:

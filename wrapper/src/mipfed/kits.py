@@ -182,7 +182,12 @@ def kit_ls(session: Session) -> Outcome:
 @command(kit_app, "revoke", REMOTE, group="kit")
 def kit_revoke(
     session: Session,
-    node: Annotated[str, typer.Argument(metavar="NODE", help="The node that the kit was made for, or the id of an unknown node.")],
+    node: Annotated[
+        str,
+        typer.Argument(
+            metavar="NODE", help="The node that the kit was made for, or the id of an unknown node.", autocompletion=completion.workers
+        ),
+    ],
 ) -> Outcome:
     """End a kit and remove who came with it, or remove an unknown node from the swarm.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mipfed import paths
+from mipfed import completion, paths
 from mipfed.errors import MipfedError, Problem, configuration, usage
 from mipfed.exitcodes import ExitCode
 from mipfed.options import OFFLINE, REMOTE, command, new_application
@@ -28,7 +28,13 @@ Set = Annotated[
     typer.Option("--set", metavar="IMAGE=REPOSITORY:TAG", help="engine, keystore or portainer; may be repeated.", show_default=False),
 ]
 Canary = Annotated[
-    str, typer.Option(metavar="NODE", help="The worker that comes first; by default the inventory's first.", show_default=False)
+    str,
+    typer.Option(
+        metavar="NODE",
+        help="The worker that comes first; by default the inventory's first.",
+        show_default=False,
+        autocompletion=completion.workers,
+    ),
 ]
 NoBackup = Annotated[bool, typer.Option("--no-backup", help="Do not make a backup first.")]
 IgnoreCheck = Annotated[

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mipfed import completion
 from mipfed.errors import MipfedError
 from mipfed.exitcodes import ExitCode
 from mipfed.options import REMOTE, command
@@ -31,7 +32,14 @@ Components = Annotated[
     list[Component] | None, typer.Argument(metavar="[COMPONENT]...", help="engine, keystore; by default all.", show_default=False)
 ]
 Nodes = Annotated[
-    list[str] | None, typer.Option("--node", metavar="NAME", help="Only on this node; give it once for each.", show_default=False)
+    list[str] | None,
+    typer.Option(
+        "--node",
+        metavar="NODE",
+        help="Only on this node; give it once for each.",
+        show_default=False,
+        autocompletion=completion.members,
+    ),
 ]
 
 _DONE = {"start": "started", "stop": "stopped", "restart": "restarted"}
