@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mipfed import audit, backup, completion, desk, exitcodes, logs, managers, paths, releases, report, services
+from mipfed import audit, backup, completion, desk, exitcodes, logs, managers, migration, paths, releases, report, services
 from mipfed.data import data_app
 from mipfed.errors import MipfedError, Problem
 from mipfed.exitcodes import ExitCode
@@ -477,4 +477,5 @@ app.add_typer(vault_app, name="vault")
 app.add_typer(lab_app, name="lab")
 backup.register(app)
 managers.register(app)
+migration.register(app)
 desk.register(app)

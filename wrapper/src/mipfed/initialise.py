@@ -259,9 +259,10 @@ mip_engine:
 """
 
 
-def write(root: Path, answers: Answers) -> Path:
+def write(root: Path, answers: Answers, more: Callable[[Path], None] | None = None) -> Path:
     """Write `inventories/NAME`: made and validated beside its place, then moved there in one step.
 
+    :arg more: changes the files before they are validated.
     :returns: the inventory directory.
     :raises MipfedError: USAGE when the name is no name; CONFIGURATION when it exists or the resolver refuses it.
     """
@@ -276,6 +277,8 @@ def write(root: Path, answers: Answers) -> Path:
     draft = Path(tempfile.mkdtemp(prefix=f".{answers.name}.", dir=target.parent))
     try:
         _fill(draft, answers)
+        if more:
+            more(draft)
         source = inventories.Source(answers.name, draft / "hosts.yml")
         try:
             inventories.resolve(inventories.load(source))

@@ -302,6 +302,21 @@ options:
     type: list
     elements: str
     default: []
+  adopt:
+    description:
+      - Names of services without the label that are this O(project)'s nevertheless, and get it. M(hbp.mip.swarm_legacy) finds those that
+        the legacy playbooks left.
+    type: list
+    elements: str
+    default: []
+    version_added: 0.4.0
+  carry_keys:
+    description:
+      - Name of the keystore's service, when it is updated from one without a volume to one with. Its keys are read before, and written
+        into what replaces it. Its container is on this host.
+    type: str
+    default: ""
+    version_added: 0.4.0
   prune:
     description:
       - Remove all services of this O(project) that are not wanted. Otherwise they are only reported in RV(orphans).
@@ -459,6 +474,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.hbp.mip.plugins.module_utils import _managers, _services, _stopped, _swarm
 from ansible_collections.hbp.mip.plugins.module_utils._api_gate import Gate
+from ansible_collections.hbp.mip.plugins.module_utils._carried import Carried
 from ansible_collections.hbp.mip.plugins.module_utils._engine import EngineError, engine_call, hide_secrets, open_engine
 from ansible_collections.hbp.mip.plugins.module_utils._rollout import (
     CREATED,
@@ -510,8 +526,13 @@ def read_view(client: Any, options: List[Dict[str, Any]]) -> View:
     return View(services, networks, secrets, configs, nodes)
 
 
-def build_items(options: List[Dict[str, Any]], project: str, view: View, networks_may_be_missing: bool = False) -> List[Item]:
-    """The wanted services with their specifications. Raises `Rejected` with everything that is wrong with them."""
+def build_items(
+    options: List[Dict[str, Any]], project: str, view: View, networks_may_be_missing: bool = False, adopt: Collection[str] = ()
+) -> List[Item]:
+    """The wanted services with their specifications. Raises `Rejected` with everything that is wrong with them.
+
+    A service of nobody is touched only when `adopt` names it.
+    """
     reasons = []
     names = [item["name"] for item in options]
     for name in sorted({name for name in names if names.count(name) > 1}):
@@ -526,8 +547,9 @@ def build_items(options: List[Dict[str, Any]], project: str, view: View, network
     for item in options:
         existing = by_name.get(item["name"])
         if existing:
+            unowned = not (existing["Spec"].get("Labels") or {}).get(_services.PROJECT_LABEL)
             problem = _services.not_ours(existing, project)
-            if problem:
+            if problem and not (unowned and item["name"] in adopt):
                 reasons.append(problem)
                 continue
         try:
@@ -641,6 +663,15 @@ class Deployment(Rollout):
         super().__init__(module, client, nodes)
         self.items = items
         self.network_names: Dict[str, str] = {}
+
+    def read_services(self) -> Dict[str, Dict[str, Any]]:
+        """The services of this project by ID; those, too, that were going to be and went back to being nobody's."""
+        found = super().read_services()
+        adopted = [item.service_id for item in self.items if item.name in self.module.params["adopt"] and item.service_id]
+        if set(adopted) - set(found):
+            with engine_call("list the services of the swarm"):
+                found.update({str(service["ID"]): service for service in self.client.services() if service["ID"] in adopted})
+        return found
 
     # --- writing
 
@@ -887,6 +918,8 @@ def main() -> None:
             "project": {"type": "str", "required": True},
             "services": {"type": "list", "elements": "dict", "required": True, "options": _SERVICE_OPTIONS},
             "absent": {"type": "list", "elements": "str", "default": []},
+            "adopt": {"type": "list", "elements": "str", "default": []},
+            "carry_keys": {"type": "str", "default": "", "no_log": False},
             "prune": {"type": "bool", "default": False},
             "resolve_image": {"type": "str", "choices": ["always", "never"], "default": "always"},
             "on_failure": {"type": "str", "choices": ["rollback", "keep"], "default": "rollback"},
@@ -923,7 +956,7 @@ def main() -> None:
         _managers.require(client)
         turn = None if module.check_mode else wait_for_turn(project, 2 * module.params["timeout"])
         view = read_view(client, options)
-        items = build_items(options, project, view, networks_may_be_missing=module.check_mode)
+        items = build_items(options, project, view, networks_may_be_missing=module.check_mode, adopt=module.params["adopt"])
         for text in pin_images(items, Images(client) if module.params["resolve_image"] == "always" else None):
             module.warn(text)
         plan(items, read_tasks(client, [item.service_id for item in items if item.service_id]))
@@ -970,8 +1003,15 @@ def apply(module: AnsibleModule, deployment: Deployment, removed: List[Dict[str,
     gate = Gate(**{**wanted, "nodes": sorted(set(wanted["nodes"]) - deployment.drained())}) if wanted else None
     if gate:
         gate.look()
+    carried = Carried(module.params["carry_keys"], module.params["timeout"]) if module.params["carry_keys"] else None
+    if carried and not any(item.name == carried.service and item.action == UPDATED and item.replaces_tasks for item in items):
+        carried = None
     try:
+        if carried:
+            carried.take()
         done = deployment.run()
+        if carried and done:
+            carried.give()
         refused = gate.ask() if done and gate else ""
         if refused:
             problems.append(deployment.refuse(refused))
@@ -988,7 +1028,7 @@ def apply(module: AnsibleModule, deployment: Deployment, removed: List[Dict[str,
     if module.params["on_failure"] == "keep":
         text.append("What this run changed was left as it is (on_failure: keep).")
     elif applied:
-        problems = deployment_roll_back(deployment)
+        problems = deployment_roll_back(deployment, carried)
         back = [item.name for item in items if item.action == ROLLED_BACK]
         gone = [item.name for item in items if item.action == CREATED and item.failure and item.applied]
         kept = [item.name for item in items if item.action == CREATED and not item.failure and item.applied]
@@ -1009,10 +1049,13 @@ def apply(module: AnsibleModule, deployment: Deployment, removed: List[Dict[str,
     )
 
 
-def deployment_roll_back(deployment: Deployment) -> List[str]:
+def deployment_roll_back(deployment: Deployment, carried: Optional[Carried] = None) -> List[str]:
     """Roll back; what goes wrong meanwhile is returned as text."""
     try:
-        return deployment.roll_back()
+        problems = deployment.roll_back()
+        if carried:
+            carried.give()
+        return problems
     except EngineError as error:
         return ["Going back failed: %s" % error]
 

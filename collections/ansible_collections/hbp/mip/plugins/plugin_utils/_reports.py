@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible_collections.hbp.mip.plugins.plugin_utils import (
+    _adopt_reports,
     _images,
     _keycloak_reports,
     _kit_reports,
@@ -45,6 +46,7 @@ TITLES = {
     "token": "The tokens of federation {name} were not replaced:",
     "kit": "The site kits of federation {name}:",
     "firewall": "The firewalls of federation {name} are not as the inventory says:",
+    "adopt": "Nothing was changed: the swarm of federation {name} cannot be taken over like this.",
     "keycloak": "The Keycloak realm of federation {name} is not as it should be:",
     **_manager_reports.TITLES,
     **_portal_reports.TITLES,
@@ -274,6 +276,7 @@ REPORTS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Report]] = {
     "token": _life_reports.token,
     "kit": _kit_reports.kit,
     "firewall": firewall,
+    "adopt": _adopt_reports.adopt,
     "keycloak": _keycloak_reports.keycloak,
     **_manager_reports.REPORTS,
     **_portal_reports.REPORTS,
