@@ -141,7 +141,7 @@ def test_rollback_needs_a_release_with_other_images(project: Project) -> None:
         (["upgrade", "--set", "motor=x:1"], "there is no image motor"),
         (["upgrade", "--set", "engine=x:1", "--set", "engine=x:2"], "given twice"),
         (["image", "load", "no-such-file.tar"], "does not exist"),
-        (["image", "save", "--to", "x.tar", "--with", "no-such-file"], "no such file"),
+        (["image", "save", "--to", "x.tar", "--with", "no-such-file"], "no-such-file does not exist"),
         (["release", "lock", "--wheel", "no-such-file"], "does not exist"),
     ],
 )

@@ -51,7 +51,7 @@ def image_save(
 
     files = [path.expanduser().absolute() for path in with_ or ()]
     if lacking := [str(path) for path in files if not path.is_file()]:
-        raise usage(f"--with: {', '.join(lacking)}: no such file.")
+        raise usage(f"--with: {', '.join(lacking)} does not exist.")
     lock = session.source.folder / "federation.lock"
     files += [lock] if lock.is_file() else []
     session.arguments = ["--to", str(to)]

@@ -70,9 +70,9 @@ def _joined(session: Session, node: Mapping[str, Any], verb: str) -> None:
         raise usage(f"{node['name']} was invited with a site kit and is no member yet; it cannot be {verb}.", next=session.call("kit ls"))
 
 
-def _no_master(node: Mapping[str, Any], what: str) -> None:
+def _no_master(node: Mapping[str, Any], what: str, *, following: str = "") -> None:
     if node["kind"] == "master":
-        raise usage(f"{node['name']} is the master, and without it there is no federation; it cannot be {what}.")
+        raise usage(f"{node['name']} is the master, and without it there is no federation; it cannot be {what}.", next=following)
 
 
 def _check_fingerprint(text: str) -> None:
@@ -351,7 +351,7 @@ def replace(session: Session, name: str, host_key: str, ignore_check: list[str])
     """Carry out `node replace`."""
     _check_fingerprint(host_key)
     node = _known(session, _nodes(session), name)
-    _no_master(node, "replaced this way; see the guide to recovery")
+    _no_master(node, "replaced this way", following=session.call("recover"))
     _needs_ssh(session, node, f"node remove {name}")
     if node.get("disabled"):
         raise usage(f"{name} is disabled.", next=session.call(f"node enable {name}"))

@@ -202,7 +202,7 @@ def _clock(facts: dict[str, Any], wanted: Wanted, found: Findings) -> None:
     if offset is not None and abs(offset) > limit:
         found.problem(
             "clock-skew",
-            "the clock is %.1f seconds %s the controller's, %g are allowed (certificates and logs depend on it)"
+            "the clock is %.1f seconds %s the pusher's, %g are allowed (certificates and logs depend on it)"
             % (abs(offset), "ahead of" if offset > 0 else "behind", limit),
             fix,
         )
@@ -298,7 +298,7 @@ def _docker(facts: dict[str, Any], wanted: Wanted, found: Findings) -> None:
         found.problem(
             "docker-snap",
             "Docker was installed as a snap package, which cannot mount the data folder",
-            "sudo snap remove docker (its containers go with it), then run the deployment again",
+            "sudo snap remove docker (its containers go with it), then mipfed deploy",
         )
         return
     if docker["twice"]:
@@ -429,7 +429,7 @@ def _swarm(facts: dict[str, Any], wanted: Wanted, found: Findings) -> None:
         found.problem(
             "swarm-no-quorum",
             "this manager's swarm has no leader%s" % reason,
-            "start the other managers again; only when they are lost for good: docker swarm init --force-new-cluster",
+            "start the other managers again; when they are lost for good: mipfed recover",
         )
     if wanted.cluster_id and swarm["cluster_id"] and swarm["cluster_id"] != wanted.cluster_id:
         found.problem(

@@ -297,7 +297,7 @@ def _connect(target: dict[str, Any], timeout: float) -> socket.socket:
             "drops UDP 4789 or, on an encrypted overlay, IP protocol 50 (ESP)" % timeout
         ) from error
     except ConnectionRefusedError as error:
-        raise ProbeError("connection refused; the listener there is gone, run the verification again") from error
+        raise ProbeError("connection refused; the listener there is gone, run mipfed verify again") from error
     except OSError as error:
         raise ProbeError("cannot connect: %s" % (error.strerror or error)) from error
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -291,7 +291,7 @@ class Rollout:
                 named[0]["status"],
             )
         elif named[0]["availability"] != "active":
-            fix = "the node %s takes no tasks: docker node update --availability active %s" % (item.node, named[0]["id"])
+            fix = "the node %s takes no tasks: mipfed node activate %s" % (item.node, item.node)
         else:
             fix = failure.fix
         return failure._replace(fix=fix)

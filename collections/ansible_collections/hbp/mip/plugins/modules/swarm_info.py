@@ -233,7 +233,9 @@ def node_problems(nodes: List[Dict[str, Any]]) -> List[Dict[str, str]]:
                 problem(
                     "node-" + node["availability"],
                     "the node %s takes no tasks: its availability is %s" % (said, node["availability"]),
-                    "docker node update --availability active %s" % node["id"],
+                    "mipfed node activate %s" % node["name"]
+                    if node["name"]
+                    else "docker node update --availability active %s" % node["id"],
                 )
             )
     for twin in _swarm.twins(nodes):
@@ -271,7 +273,7 @@ def certificate_problems(what: str, expires: int, now: float, days: int) -> List
         problem(
             "certificate",
             "the certificate of %s %s at %s" % (what, "expired" if expires <= now else "expires", _swarm.iso_time(expires)),
-            "check the clock (timedatectl) and that the node reaches a manager; docker swarm ca --rotate renews all",
+            "check the clock (timedatectl) and that the node reaches a manager; mipfed token rotate --ca renews all",
         )
     ]
 

@@ -258,8 +258,8 @@ def check_member(local: _swarm.LocalState, params: Dict[str, Any]) -> List[str]:
         )
     if drift:
         warnings.append(
-            "the address of this worker changed: %s. Next: docker swarm leave on it, remove the old node on a manager, "
-            "and deploy again" % drift
+            "the address of this worker changed: %s. Next: mipfed node readdress NODE --address IP, which lets it "
+            "leave and join again" % drift
         )
     differences = init_differences(local, params)
     if differences:

@@ -127,7 +127,7 @@ def test_what_is_left_alone() -> None:
     [
         ({}, "no node of the swarm has the label name=wk-1"),
         ({"State": "down"}, "the node wk-1 is down: start its Docker engine"),
-        ({"State": "ready", "Availability": "drain"}, "the node wk-1 takes no tasks: docker node update --availability active n1"),
+        ({"State": "ready", "Availability": "drain"}, "the node wk-1 takes no tasks: mipfed node activate wk-1"),
     ],
 )
 def test_node_that_cannot_take_it(node: dict[str, str], fix: str) -> None:

@@ -287,7 +287,7 @@ class TestJudging:
         [
             ([], "no node of the swarm has the label name=wk-1"),
             ([{"id": "n1", "name": "wk-1", "status": "down", "availability": "active"}], "start its Docker engine"),
-            ([{"id": "n1", "name": "wk-1", "status": "ready", "availability": "drain"}], "docker node update --availability active n1"),
+            ([{"id": "n1", "name": "wk-1", "status": "ready", "availability": "drain"}], "mipfed node activate wk-1"),
             ([{"id": "n1", "name": "wk-1", "status": "ready", "availability": "active"}], "docker node ls"),
         ],
     )
