@@ -160,7 +160,10 @@ def load(source: Source, *, password: str | None = None, limit: str | None = Non
         loader = _make_loader(password)
         manager = InventoryManager(loader=loader, sources=[str(source.path)])
         if not manager.groups or (not manager.hosts and not _parses(loader, source.path)):
-            raise configuration(f"{paths.shown(source.path)} is no inventory that Ansible can read.")
+            raise configuration(
+                f"{paths.shown(source.path)} is no inventory that Ansible can read.",
+                next=f"ansible-inventory -i {paths.shown(source.path)} --list",
+            )
         variable_manager = VariableManager(loader=loader, inventory=manager)
         hosts = [str(host) for host in manager.list_hosts("all")]
         variables: dict[str, dict[str, Any]] = {}

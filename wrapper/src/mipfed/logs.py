@@ -99,7 +99,8 @@ def _known(session: Session, prepared: Prepared, wanted: Wanted) -> tuple[list[d
     chosen = {str(node["name"]) for node in [*direct, *relayed] if node["kind"] in (wanted.kinds or (node["kind"],))}
     chosen &= set(wanted.nodes or names)
     if not chosen:
-        raise MipfedError(ExitCode.NO_HOSTS, f"{session.source.name} has no such node.")
+        what = f"{' or '.join(wanted.kinds)} node" if wanted.kinds else "node"
+        raise MipfedError(ExitCode.NO_HOSTS, f"{session.source.name} has no {what} whose logs can be read.", next=session.call("node ls"))
     relayed = [node for node in relayed if node["name"] in chosen]
     return [node for node in direct if node["name"] in chosen], relayed
 

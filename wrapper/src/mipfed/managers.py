@@ -96,7 +96,7 @@ def master_move(
         raise MipfedError(
             ExitCode.NO_HOSTS,
             f"{name} is no worker of {session.source.name} that is reached over SSH; the master can move to {workers}.",
-            next=session.call("node add NAME --address IP"),
+            next=session.call("node add NODE --address IP"),
         )
     wanted = paths.collection_module("filter.with_master").with_master(prepared.resolved, name)
 

@@ -230,7 +230,9 @@ def remove(session: Session, name: str) -> Outcome:
     file = _file(session)
     file.remove(name)
     if [other["kind"] for other in nodes.values()].count("worker") == 1 and node["kind"] == "worker":
-        raise configuration(f"{name} is the only worker; a federation needs one. Nothing was changed.")
+        raise configuration(
+            f"{name} is the only worker; a federation needs one. Nothing was changed.", next=session.call("node add NODE --address IP")
+        )
     lines = [
         f"{name} ({node['kind']}, {node['address']}) leaves {session.source.name} for good: its engine stops, it leaves the swarm,",
         "the engine and the keystore forget it, the firewalls of the others close, and it is taken out of hosts.yml.",
@@ -431,7 +433,10 @@ def rotate(session: Session, roles: list[str], *, ca: bool, unlock_key: bool = F
     if unlock_key:
         lines.append("The key that unlocks the managers after a restart is replaced, in the vault, too.")
         if not prepared.resolved["swarm_autolock"]:
-            raise configuration("The managers of this federation are not locked, so that they have no unlock key (mip_swarm_autolock).")
+            raise configuration(
+                "The managers of this federation are not locked, so that they have no unlock key (mip_swarm_autolock).",
+                next=session.call("token rotate"),
+            )
     session.confirm("\n".join(lines), "Rotate?")
     options = [*(["--ca"] if ca else []), *(["--unlock-key"] if unlock_key else [])]
     session.arguments = [roles[0] if len(roles) == 1 else "both", *options]

@@ -201,7 +201,7 @@ def extracted(session: Session, file: Path, to: Path, identity: Path | None) -> 
                 place.unlink()
         draft.replace(target)
     except module.BackupError as error:
-        return Outcome(exit_code=ExitCode.CHECK, errors=[Problem("backup-damaged", str(error))])
+        return Outcome(exit_code=ExitCode.CHECK, errors=[Problem("backup-damaged", str(error), next=session.call("backup ls"))])
     except OSError as error:
         raise MipfedError(ExitCode.FAILED, f"{error.filename or target}: {error.strerror}") from None
     finally:

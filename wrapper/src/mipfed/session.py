@@ -135,7 +135,7 @@ class Session:
             password = vault.obtain(self.options.vault_password_file, source.name)
         inventory = inventories.load(source, password=password, limit=self.options.limit)
         if not inventory.hosts:
-            raise MipfedError(ExitCode.NO_HOSTS, f"{paths.shown(source.path)} has no hosts.")
+            raise MipfedError(ExitCode.NO_HOSTS, f"{paths.shown(source.path)} has no hosts.", next=f"mipfed init {source.name}")
         resolved = inventories.resolve(inventory)
         if password is None and resolved["swarm_autolock"] and self.command in _KEEPING_KEY:
             password = vault.choose(self.options.vault_password_file, source.name)
@@ -298,7 +298,7 @@ class Session:
             tail = "\n".join(done.collector.errors) or runner.log_tail(done.log)
             outcome.errors.append(Problem("internal", f"Ansible ended with code {done.rc}:\n{tail}", next="mipfed doctor"))
         elif done.exit_code is ExitCode.NO_HOSTS:
-            outcome.errors.append(Problem("no-hosts", "No host of the inventory took part."))
+            outcome.errors.append(Problem("no-hosts", "No host of the inventory took part.", next=self.call("node ls")))
         return outcome
 
     def again(self) -> str:
