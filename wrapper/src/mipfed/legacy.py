@@ -522,8 +522,8 @@ def _more(draft: Path, found: Found, account: str, vault_password: Callable[[], 
     for node in found.nodes:
         if node.port != 22:
             hosts.set(node.name, "ansible_port", node.port)
-        if node.password and node.user and node.user != account:
-            hosts.set(node.name, "mip_first_user", node.user)
+        if node.password:
+            hosts.set(node.name, "mip_first_user", node.user or account)
         if not node.enabled and node.kind != "master":
             hosts.set(node.name, "mip_disabled", {"reason": "disabled by the mip script"})
     hosts.write()
@@ -644,10 +644,8 @@ def _written(session: Session, name: str, found: Found, result: dict[str, Any], 
         show(out, found)
         out.print(f"\nWrote {paths.shown(folder)}.", markup=False)
         if keyless:
-            out.print(
-                f"No password is known for {', '.join(keyless)}: allow this key there for the account that may become root:", markup=False
-            )
-            out.print(public, markup=False)
+            allow = f"No password is known for {', '.join(keyless)}. Allow this key there, for an account that may become root:"
+            out.print(allow, public, sep="\n", markup=False, soft_wrap=True)
         out.print("Then:", markup=False)
         for following in ("trust", "check", "adopt --check", "adopt", "verify"):
             out.print(f"  {mipfed} {following}", markup=False)
