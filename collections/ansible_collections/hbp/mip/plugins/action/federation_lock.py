@@ -77,7 +77,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             # As a result of its own it would end a play with any_errors_fatal, although the task ignores it.
             if not self._task.ignore_unreachable:
                 raise
-            result.update(failed=True, msg=str(error))
+            result.update(failed=True, away=True, msg=str(error))
         return result
 
     def _ask(self, arguments: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:

@@ -103,6 +103,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+away:
+  description: The manager cannot be reached, which the task ignores.
+  returned: when that is why it failed
+  type: bool
 held:
   description: Whether somebody holds the lock now; with O(state=acquired) in check mode, whether the holder could get it.
   returned: always

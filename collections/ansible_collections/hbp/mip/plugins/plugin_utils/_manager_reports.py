@@ -32,8 +32,10 @@ def lock(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
     managers = []
     for name in names:
         seen = (data["nodes"].get(name) or {}).get("seen")
-        found = {key: seen.get(key, default) for key, default in _NOBODY.items()} if seen else dict(_NOBODY)
-        managers.append({"name": name, "answered": bool(seen), **found})
+        # A manager that is away, or whose module failed, tells nothing of the lock.
+        answered = "held" in (seen or {})
+        found = {key: seen.get(key, default) for key, default in _NOBODY.items()} if answered else dict(_NOBODY)
+        managers.append({"name": name, "answered": answered, **found})
     # After a release the modules tell whose lock it was.
     holding = [entry for entry in managers if entry["held"]] or [entry for entry in managers if entry["holder"]]
     first = holding[0] if holding else next((entry for entry in managers if entry["notice"]), managers[0])

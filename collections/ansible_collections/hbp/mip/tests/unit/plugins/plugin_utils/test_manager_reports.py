@@ -37,6 +37,7 @@ def seen(holder: str = "", **more: Any) -> dict[str, Any]:
         # One that is left is enough to keep others out.
         ({"ms": seen(), "wk-1": seen(), "wk-2": seen("anna")}, "anna", [], 0),
         ({"wk-1": seen("anna"), "wk-2": seen("anna"), "ms": {}}, "anna", ["ms"], 0),
+        ({"wk-1": seen(), "wk-2": seen(), "ms": {"seen": {"changed": False, "away": True, "msg": "No route to host"}}}, "", ["ms"], 0),
         ({"wk-2": seen()}, "", ["ms", "wk-1"], 1),
         ({}, "", ["ms", "wk-1", "wk-2"], 1),
     ],
