@@ -31,9 +31,9 @@ def lock(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
     names = [str(node["name"]) for node in federation["nodes"] if node.get("manager")]
     managers = []
     for name in names:
-        seen = (data["nodes"].get(name) or {}).get("seen")
+        seen = (data["nodes"].get(name) or {}).get("seen") or {}
         # A manager that is away, or whose module failed, tells nothing of the lock.
-        answered = "held" in (seen or {})
+        answered = "held" in seen
         found = {key: seen.get(key, default) for key, default in _NOBODY.items()} if answered else dict(_NOBODY)
         managers.append({"name": name, "answered": answered, **found})
     # After a release the modules tell whose lock it was.
