@@ -115,6 +115,22 @@ def test_what_does_not_start_is_told(federation: Lab) -> None:
     assert federation.all_active()
 
 
+def test_a_node_that_is_lost_while_its_engine_is_restarted_is_told(federation: Lab) -> None:
+    worker, other = federation.workers
+    # The worker's Docker engine hangs from the moment at which it has made the new container.
+    hang = "docker events -f event=create | { read -r line; systemctl kill -s STOP docker; }"
+    federation.ssh(worker, f"nohup sh -c '{hang}' > /dev/null 2>&1 < /dev/null &")
+    before = containers(federation, other)
+    try:
+        document = federation.json("restart", "engine", "--node", worker, "--node", other, "-y", code=5)
+    finally:
+        federation.ssh(worker, "systemctl kill -s CONT docker")
+    assert actions(document) == {f"{worker}_exareme": "failed", f"{other}_exareme": "waiting"}
+    assert any(f"the node {worker} is down" in error["next"] + error["message"] for error in document["errors"])
+    assert containers(federation, other) == before
+    assert federation.all_active()
+
+
 def managers(lab: Lab, host: str) -> dict[str, str]:
     """The managers and how they are, as one of them sees it."""
     lines = lab.ssh(host, "timeout 60 docker node ls --format '{{.Hostname}} {{.ManagerStatus}}'", check=False).splitlines()

@@ -184,6 +184,10 @@ FRESH = "fresh"
 STOPPED = "stopped"
 WAITING = "waiting"
 
+# A node that is away for longer was lost; a cut of some seconds is not waited for in vain.
+_LOST_SECONDS = 30.0
+_LOOK_SECONDS = 3.0
+
 _TIME = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?Z$")
 
 
@@ -217,6 +221,10 @@ def created(task: Mapping[str, Any]) -> float:
 
 class Restart(Rollout):
     """Restarts services one at a time."""
+
+    #: When the nodes were last looked at while waiting, and since when the one of the service that is restarted is away.
+    looked = 0.0
+    away_since = 0.0
 
     def plan(self, items: List[Item], older_than: Mapping[str, float], may_rest: Collection[str] = ()) -> None:
         """Decide which of `items` have to be restarted; those that `may_rest` names are left alone on a drained node."""
@@ -252,6 +260,7 @@ class Restart(Rollout):
     def restart(self, item: Item) -> None:
         """Give the service of `item` new tasks and wait for them; notes a failure in it."""
         item.failure = self.obstacle(item)
+        self.looked = self.away_since = 0.0
         if item.failure:
             return
 
@@ -295,6 +304,19 @@ class Restart(Rollout):
         return [name for name in names if not runs(name)]
 
     def is_up(self, item: Item, service: Optional[Dict[str, Any]], now: float) -> bool:
+        """Whether it runs again. A node that is lost meanwhile is not waited for to the end: its new task may never have an error."""
+        up = self.runs_again(item, service, now)
+        if not up and not item.failure and item.node and now - self.looked >= _LOOK_SECONDS:
+            self.looked = now
+            self.read_nodes()
+            away = not any(node["name"] == item.node and node["status"] == "ready" for node in self.nodes.values())
+            self.away_since = (self.away_since or now) if away else 0.0
+            if away and now - self.away_since >= _LOST_SECONDS:
+                text = "its node %s was lost while it was restarted; it starts there once the node is back" % item.node
+                item.failure = self.placed(item, _services.Failure("placement", text, "docker node ls"))
+        return up
+
+    def runs_again(self, item: Item, service: Optional[Dict[str, Any]], now: float) -> bool:
         """As for any update; but going back to the specification before a restart is a restart as well."""
         status = (service or {}).get("UpdateStatus") or {}
         state = str(status.get("State") or "")

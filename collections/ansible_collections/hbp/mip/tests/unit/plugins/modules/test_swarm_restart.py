@@ -39,7 +39,8 @@ def task(task_id: str, spec: dict[str, Any], state: str = "running", **status: A
 def restart(**parts: Any) -> Restart:
     module: Any = SimpleNamespace(params={"timeout": 60, "project": "lab"}, warnings=[])
     module.warn = module.warnings.append
-    return Restart(module, SimpleNamespace(**parts), [NODE])
+    ready = {"ID": "n1", "Spec": {"Labels": {"name": "wk-1"}, "Availability": "active"}, "Status": {"State": "ready"}}
+    return Restart(module, SimpleNamespace(**{"nodes": lambda: [ready], **parts}), [NODE])
 
 
 @pytest.mark.parametrize(
@@ -120,6 +121,28 @@ def test_what_is_left_alone() -> None:
     assert planned([], {}, ("wk-1_exareme",)) == "drained"
     # What may not rest fails, and says why.
     assert planned([], {}, ("another",)) == "waiting"
+
+
+def test_node_that_is_lost_in_the_middle() -> None:
+    """Some engines never give an error to the task that waits for a node that is gone. A cut of some seconds is no loss."""
+    wanted = item()
+    wanted.action, wanted.applied, wanted.replaces_tasks = UPDATED, True, True
+    found = {"ID": "n1", "Spec": {"Labels": {"name": "wk-1"}, "Availability": "active"}, "Status": {"State": "down"}}
+    at_work = restart(nodes=lambda: [found])
+    updating = {"ID": wanted.service_id, "Spec": wanted.spec, "UpdateStatus": {"State": "updating"}}
+    wanted.tasks = [{**task("11", wanted.spec, "ready"), "DesiredState": "ready"}]
+    for now, state in ((100, "down"), (125, "down"), (128, "ready"), (132, "down"), (155, "down")):
+        found["Status"] = {"State": state}
+        assert not at_work.is_up(wanted, updating, float(now))
+        assert wanted.failure is None, now
+    at_work.is_up(wanted, updating, 157.0)
+    assert wanted.failure is None, "looked at a moment ago"
+    assert not at_work.is_up(wanted, updating, 163.0)
+    assert wanted.failure is not None
+    assert (wanted.failure.kind, wanted.failure.error.partition(";")[0]) == (
+        "placement", "its node wk-1 was lost while it was restarted",
+    )  # fmt: skip
+    assert "the node wk-1 is down: start its Docker engine" in wanted.failure.fix
 
 
 @pytest.mark.parametrize(
