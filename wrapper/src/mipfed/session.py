@@ -30,7 +30,7 @@ _OVER_SSH = frozenset(f"hbp.mip.{verb}" for verb in ("check", "compile", "consol
 
 
 #: Commands that may come to keep the unlock key of autolock, for which a federation needs a vault password.
-_KEEPING_KEY = ("deploy", "node add", "node enable", "node replace", "master move", "restore")
+_KEEPING_KEY = ("deploy", "adopt", "node add", "node enable", "node replace", "master move", "restore")
 
 
 @dataclass(frozen=True)
