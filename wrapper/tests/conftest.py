@@ -228,3 +228,18 @@ def sshd(tmp_path: Path) -> Iterator[Sshd]:
         yield Sshd(port, key, folder, start, stop)
     finally:
         stop()
+
+
+def real_worker(project: Project, sshd: Sshd, *, workers: int = 2) -> Path:
+    """Make a federation whose first worker is a real sshd that lets a key in."""
+    key = project.root / "id"
+    make_key(key)
+    (sshd.folder / "authorized_keys").write_text(key.with_suffix(".pub").read_text(encoding="utf-8"), encoding="utf-8")
+    ssh = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": sshd.port, "mip_address": "127.0.8.1"}
+    return project.federation(workers=workers, variables={"fed-wk-1": {**ssh, "ansible_ssh_private_key_file": str(key)}})
+
+
+@pytest.fixture
+def hosts(project: Project, sshd: Sshd) -> Path:
+    """A federation whose first worker is a real sshd."""
+    return real_worker(project, sshd)

@@ -25,7 +25,7 @@ import pytest
 from mipfed import cockpit
 from mipfed.exitcodes import ExitCode
 
-from .conftest import Project, Sshd, make_key
+from .conftest import Project, Sshd, real_worker
 
 if shutil.which("tmux") is None:
     pytest.skip("tmux is not installed (apt-get install tmux)", allow_module_level=True)
@@ -121,11 +121,7 @@ def tmux(project: Project) -> Iterator[Tmux]:
 @pytest.fixture
 def hosts(project: Project, sshd: Sshd) -> Path:
     """A federation whose first worker is a real sshd, with its key pinned."""
-    key = project.root / "id"
-    make_key(key)
-    (sshd.folder / "authorized_keys").write_text(key.with_suffix(".pub").read_text(encoding="utf-8"), encoding="utf-8")
-    ssh = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": sshd.port, "mip_address": "127.0.8.1"}
-    folder = project.federation(workers=1, variables={"fed-wk-1": {**ssh, "ansible_ssh_private_key_file": str(key)}})
+    folder = real_worker(project, sshd, workers=1)
     (folder / "known_hosts").write_text(f"[127.0.0.1]:{sshd.port} {sshd.public}\n", encoding="utf-8")
     return folder
 

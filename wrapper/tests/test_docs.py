@@ -280,7 +280,7 @@ def test_commands_that_need_no_host_are_run(operator: Project, words: tuple[str,
 def test_the_answers_in_a_file_make_a_federation(project: Project) -> None:
     answers = next(text for _line, text in blocks(REPOSITORY / "docs/init.md", "json"))
     (project.root / "answers.json").write_text(answers, encoding="utf-8")
-    done = project.run("init", "hospitals", "--from", "answers.json")
+    done = project.run("init", "hospitals", "--from", "answers.json", "--no-contact")
     assert done.code == ExitCode.OK, done.err
     nodes = project.run("-f", "hospitals", "node", "ls", "-o", "json").document["result"]["nodes"]
     assert [node["kind"] for node in nodes] == ["master", "ui", "worker"]

@@ -33,7 +33,7 @@ GIVEN = ["--master", "h-ms=192.0.2.1", "--worker", "h-a=192.0.2.11", "--engine-i
 
 def asked(project: Project, questions: tuple[tuple[str, str], ...], *, kill: signal.Signals | None = None) -> int | None:
     """Answer the questions; with `kill` send that signal at the one after them."""
-    argv, environment = project.command("init", "h")
+    argv, environment = project.command("init", "h", "--no-contact")
     environment |= {"TERM": "xterm", "LC_ALL": "C.UTF-8"}
     child = pexpect.spawn(argv[0], argv[1:], cwd=str(project.root), env=environment, dimensions=(24, 200), timeout=120, encoding="utf-8")
     try:

@@ -12,22 +12,10 @@ import subprocess
 import time
 from pathlib import Path
 
-import pytest
-
 from mipfed.exitcodes import ExitCode
 
 from .conftest import Project, Sshd, make_key
 from .test_runs import OK
-
-
-@pytest.fixture
-def hosts(project: Project, sshd: Sshd) -> Path:
-    """A federation whose first worker is a real sshd."""
-    key = project.root / "id"
-    make_key(key)
-    (sshd.folder / "authorized_keys").write_text(key.with_suffix(".pub").read_text(encoding="utf-8"), encoding="utf-8")
-    ssh = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": sshd.port, "mip_address": "127.0.8.1"}
-    return project.federation(variables={"fed-wk-1": {**ssh, "ansible_ssh_private_key_file": str(key)}})
 
 
 def with_fingerprint(folder: Path, fingerprint: str) -> None:

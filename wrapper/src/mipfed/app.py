@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mipfed import audit, backup, completion, desk, exitcodes, logs, managers, migration, paths, releases, report, services
+from mipfed import audit, backup, completion, desk, exitcodes, logs, managers, migration, paths, releases, report, services, wizard
 from mipfed.data import data_app
 from mipfed.errors import MipfedError, Problem
 from mipfed.exitcodes import ExitCode
@@ -38,48 +38,7 @@ lab_app = new_application("A federation of machines on this host.")
 config_app = new_application("The configuration of a federation.")
 
 
-@command(app, "init", OUTPUT)
-def init(
-    session: Session,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the federation.")],
-    master: Annotated[str | None, typer.Option(metavar="NAME=ADDRESS", help="The master.")] = None,
-    ui: Annotated[str | None, typer.Option(metavar="NAME=ADDRESS", help="The host of the web portal.")] = None,
-    worker: Annotated[list[str] | None, typer.Option(metavar="NAME=ADDRESS", help="A hospital; give it once for each.")] = None,
-    engine_image: Annotated[str, typer.Option(metavar="IMAGE", help="Image of the engine.")] = "",
-    keystore_image: Annotated[str, typer.Option(metavar="IMAGE", help="Image of the keystore, Consul.")] = "",
-    user: Annotated[str, typer.Option(metavar="USER", help="Account for SSH on the nodes.")] = "",
-    from_: Annotated[Path | None, typer.Option("--from", metavar="FILE", help="Take the answers from a JSON file.")] = None,
-) -> Outcome:
-    """Write the inventory of a new federation, or add to one what is missing.
-
-    Makes inventories/NAME with an SSH key of its own. Asks for what is not given. Given again, it adds the nodes that are not there
-    yet, and neither changes nor removes anything. Contacts no host.
-    """
-    from mipfed import initialise
-
-    session.name = name
-    answers = initialise.from_file(from_, name) if from_ else initialise.Answers(name)
-    answers.master = initialise.node(master, "--master") if master else answers.master
-    answers.ui = initialise.node(ui, "--ui") if ui else answers.ui
-    answers.workers = [initialise.node(text, "--worker") for text in worker] if worker else answers.workers
-    for key, value in (("engine_image", engine_image), ("keystore_image", keystore_image), ("user", user)):
-        if value:
-            setattr(answers, key, value)
-
-    ask = initialise.prompt if session.interactive() and not from_ else None
-    if name in paths.federations(session.root):
-        return initialise.again(session, answers, ask)
-    answers = initialise.complete(answers, ask)
-    folder = initialise.write(session.root, answers)
-    public = (folder / "ssh" / "id_ed25519.pub").read_text(encoding="utf-8").strip()
-    files = sorted(str(path.relative_to(session.root)) for path in folder.rglob("*") if path.is_file())
-
-    def text(out: Any) -> None:
-        out.print(f"Wrote {paths.shown(folder)}.\nAllow this key for {answers.user} on every node:\n{public}\nThen:", markup=False)
-        for following in ("trust", "check", "deploy"):
-            out.print(f"  mipfed -f {name} {following}", markup=False)
-
-    return Outcome(result={"inventory": str(folder), "files": files, "public_key": public}, text=text)
+wizard.register(app)
 
 
 @command(app, "doctor", ("federation", *OUTPUT))
@@ -287,14 +246,10 @@ def trust(
     declined: list[Problem] = []
 
     def accept(asked: Sequence[keys.Trust]) -> bool:
-        lines = ["These hosts show these keys:"]
-        lines += [f"  {entry.node:<24} {entry.address[0]:<16} {entry.kind:<20} {entry.fingerprint}" for entry in asked]
         if session.options.yes:
-            for shown in lines:
-                render.line(shown)
-        lines += ["Compare with the output of `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` on each host."]
+            render.line(keys.shown(asked))
         try:
-            session.confirm("\n".join(lines), "Pin these keys?")
+            session.confirm(keys.shown(asked), "Pin these keys?")
         except MipfedError as error:
             declined.extend(Problem(p.code, p.message, next=p.next or session.call("trust")) for p in error.problems)
             return False
@@ -406,13 +361,29 @@ def lab_up(
             show_default=False,
         ),
     ] = None,
+    bare: Annotated[
+        bool, typer.Option("--bare", help="Machines that know an account with a password, not us, and no inventory: for `mipfed init`.")
+    ] = False,
 ) -> Outcome:
     """Start the machines of a lab and write the inventory of its federation. Needs root."""
     from mipfed import lab
 
     source = lab.data_source(data) if data else None
-    outcome = _lab(session, "lab_up", name, workers=workers, base=base.value, data=source, further=[part.value for part in with_ or ()])
-    if outcome.exit_code is ExitCode.OK:
+    further = [part.value for part in with_ or ()]
+    if bare and further:
+        raise MipfedError(ExitCode.USAGE, "--with needs the inventory that --bare leaves to you.")
+    outcome = _lab(session, "lab_up", name, workers=workers, base=base.value, data=source, further=further, bare=bare)
+    if outcome.exit_code is ExitCode.OK and bare:
+        shown, lines = outcome.text, lab.bare_lines(outcome.result["state_dir"], outcome.result["gateway"])
+
+        def text(out: Any) -> None:
+            if shown:
+                shown(out)
+            out.print("\n".join(lines), markup=False)
+
+        outcome.text = text
+        outcome.next = f"mipfed init {name} --variables {outcome.result['state_dir']}/lab.yml"
+    elif outcome.exit_code is ExitCode.OK:
         outcome.next = f"mipfed -f {name} deploy"
     return outcome
 

@@ -14,12 +14,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mipfed import inventory as inventories
 from mipfed import paths
+from mipfed.contact import Access, Asking, ask_access
 from mipfed.errors import MipfedError, Problem, configuration, declined, usage
 from mipfed.exitcodes import ExitCode
 from mipfed.outcome import Outcome
@@ -43,6 +44,38 @@ class Answers:
     engine_image: str = ""
     keystore_image: str = ""
     user: str = ""
+    #: Of that account, on every machine that has none of its own in `access`.
+    password: str = field(default="", repr=False)
+    #: By node what lets us in today, the fingerprint of its host key, and its host name where that is not the node's.
+    access: dict[str, Access] = field(default_factory=dict)
+    host_keys: dict[str, str] = field(default_factory=dict)
+    hostnames: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def nodes(self) -> list[tuple[str, str]]:
+        """All that are named."""
+        return [pair for pair in (self.master, self.ui, *self.workers) if pair]
+
+    @property
+    def passwords(self) -> bool:
+        """Is there a password for any machine?"""
+        return bool(self.password) or any(access.password for access in self.access.values())
+
+    @property
+    def shared(self) -> Access | None:
+        """What lets us in on machines of which nothing else is known."""
+        return Access(self.user or "root", self.password) if self.password else None
+
+    def share(self) -> None:
+        """Give the nodes that have no access of their own the shared one."""
+        if self.shared:
+            self.access |= {name: self.shared for name, _address in self.nodes if name not in self.access}
+
+    def ask_access(self, nodes: Sequence[tuple[str, str]], asking: Asking | None) -> None:
+        """Find out what lets us in on these nodes."""
+        self.share()
+        if asking:
+            self.access = ask_access(nodes, self.access, self.user, asking)
 
 
 @dataclass(frozen=True)
@@ -52,6 +85,7 @@ class Missing:
     name: str
     address: str
     group: str
+    variables: Mapping[str, Any] = field(default_factory=dict)
 
 
 def node(text: str, option: str) -> tuple[str, str]:
@@ -66,7 +100,9 @@ def node(text: str, option: str) -> tuple[str, str]:
 
 
 def from_file(path: Path, name: str) -> Answers:
-    """Read the answers from JSON: keys master, ui, workers (each {name, address}), engine_image, keystore_image, user.
+    """Read the answers from JSON: keys master, ui, workers, engine_image, keystore_image, user, password.
+
+    master, ui and each of workers are {name, address} and perhaps user, password, host_key, hostname.
 
     :raises MipfedError: CONFIGURATION naming the file and every wrong key.
     """
@@ -78,15 +114,19 @@ def from_file(path: Path, name: str) -> Answers:
         raise configuration(f"{path} is no JSON: {error}") from None
     if not isinstance(data, dict):
         raise configuration(f"{path}: expected an object with the keys master, workers and engine_image")
-    known = {"master", "ui", "workers", "engine_image", "keystore_image", "user"}
+    known = {"master", "ui", "workers", "engine_image", "keystore_image", "user", "password"}
+    further = ("user", "password", "host_key", "hostname")
+    told: dict[str, dict[str, str]] = {}
     errors = [f"{path}: unknown key {key!r}; known: {', '.join(sorted(known))}" for key in data if key not in known]
 
     def one(value: Any, where: str) -> tuple[str, str] | None:
         if value is None:
             return None
-        if isinstance(value, Mapping) and isinstance(value.get("name"), str) and isinstance(value.get("address"), str) and len(value) == 2:
+        texts = isinstance(value, Mapping) and all(isinstance(inner, str) for inner in value.values())
+        if texts and {"name", "address"} <= set(value) <= {"name", "address", *further}:
+            told[value["name"]] = {key: value[key] for key in further if value.get(key)}
             return value["name"], value["address"]
-        errors.append(f'{path}: {where}: expected {{"name": …, "address": …}}')
+        errors.append(f'{path}: {where}: expected {{"name": …, "address": …}}, perhaps also {", ".join(further)}; all are strings')
         return None
 
     workers = data.get("workers") or []
@@ -95,7 +135,7 @@ def from_file(path: Path, name: str) -> Answers:
         workers = []
     pairs = [one(value, f"workers[{number}]") for number, value in enumerate(workers)]
     answers = Answers(name, one(data.get("master"), "master"), one(data.get("ui"), "ui"), [pair for pair in pairs if pair])
-    for key in ("engine_image", "keystore_image", "user"):
+    for key in ("engine_image", "keystore_image", "user", "password"):
         value = data.get(key, "")
         if not isinstance(value, str):
             errors.append(f"{path}: {key}: expected a string")
@@ -103,13 +143,19 @@ def from_file(path: Path, name: str) -> Answers:
             setattr(answers, key, value)
     if errors:
         raise MipfedError(ExitCode.CONFIGURATION, [Problem("configuration", error) for error in errors])
+    for name, entry in told.items():
+        if "user" in entry or "password" in entry:
+            answers.access[name] = Access(entry.get("user") or answers.user or "root", entry.get("password") or answers.password)
+        answers.host_keys |= {name: entry["host_key"]} if "host_key" in entry else {}
+        answers.hostnames |= {name: entry["hostname"]} if "hostname" in entry else {}
     return answers
 
 
-def complete(answers: Answers, ask: Callable[[str, str], str] | None) -> Answers:
+def complete(answers: Answers, ask: Callable[[str, str], str] | None, asking: Asking | None = None) -> Answers:
     """Ask for what is missing.
 
     :arg ask: takes the question and a default; without it (no terminal) a missing answer is an error.
+    :arg asking: also asks for the passwords of the machines, which are going to be contacted.
     :raises MipfedError: USAGE naming every option that is missing.
     """
     if ask is None:
@@ -137,11 +183,14 @@ def complete(answers: Answers, ask: Callable[[str, str], str] | None) -> Answers
                     answers.workers.append(given)
                 elif answers.workers:
                     break
-        answers.user = answers.user or ask("Account for SSH on the nodes", "root")
+        if not asking and not answers.passwords:
+            answers.user = answers.user or ask("Account for SSH on the nodes", "root")
+        answers.ask_access(answers.nodes, asking)
         while not answers.engine_image:
             answers.engine_image = ask("Image of the engine, as REPOSITORY:TAG (for example hbpmip/exareme:22.0.1)", "").strip()
         answers.keystore_image = answers.keystore_image or ask("Image of the keystore", KEYSTORE_IMAGE)
-    answers.user = answers.user or "root"
+    answers.share()
+    answers.user = answers.user or next((access.user for access in answers.access.values()), "root")
     answers.keystore_image = answers.keystore_image or KEYSTORE_IMAGE
     return answers
 
@@ -185,7 +234,7 @@ def missing(answers: Answers, there: Mapping[str, Mapping[str, Any]], ask: Calla
             found.append(Missing(name, address, group))
         elif known["kind"] != kind:
             errors.append(Problem("configuration", f"it is a {known['kind']} already, and cannot also be a {kind}", host=name))
-        elif address not in (known["address"], known["ssh_host"]):
+        elif split_port(address)[0] not in (known["address"], known["ssh_host"]):
             text = f"its address is {known['address']} already, not {address}"
             errors.append(Problem("configuration", text, host=name, next=f"{mipfed} node readdress {name} --address {address}"))
     if errors:
@@ -202,7 +251,7 @@ def extend(source: inventories.Source, nodes: Sequence[Missing]) -> None:
 
     file = HostsFile(source.path)
     for node in nodes:
-        file.add(node.name, node.group, {"ansible_host": node.address})
+        file.add(node.name, node.group, node.variables or {"ansible_host": node.address})
 
     def check(draft: Path) -> None:
         inventories.resolve(inventories.load(inventories.Source(source.name, draft)))
@@ -215,16 +264,51 @@ def _quoted(text: str) -> str:
     return text if re.fullmatch(r"[A-Za-z0-9][\w./@:-]*[\w/]", text) and not re.search(r":\s|\s#", text) else json.dumps(text)
 
 
+def _plain(value: Any) -> bool:
+    """Tell whether YAML reads a value as it is."""
+    try:
+        return isinstance(value, int) or bool(ipaddress.ip_address(value))
+    except ValueError:
+        return False
+
+
+def split_port(address: str) -> tuple[str, int]:
+    """Return the parts of ADDRESS or ADDRESS:PORT."""
+    host, _colon, port = address.rpartition(":")
+    return (host, int(port)) if host and port.isdigit() and ":" not in host else (address, 22)
+
+
+def main_user(answers: Answers) -> str:
+    """Return the account that mipfed uses on the nodes: the one that a first contact makes, or the one that is there."""
+    if answers.passwords:
+        account = inventories.federation_module().schema()["main"]["mip_account"]
+        return str(account["options"]["name"]["default"])
+    return answers.user or "root"
+
+
+def node_variables(answers: Answers, pair: tuple[str, str], user: str) -> dict[str, Any]:
+    """Return what hosts.yml says of a node.
+
+    :arg user: the federation's account; a machine that has no password for us keeps its own.
+    """
+    name, address = pair
+    host, port = split_port(address)
+    access = answers.access.get(name)
+    variables: dict[str, Any] = {"ansible_host": host} | ({"ansible_port": port} if port != 22 else {})
+    if access and not access.password and access.user != user:
+        variables["ansible_user"] = access.user
+    if name in answers.host_keys:
+        variables["mip_host_key"] = answers.host_keys[name]
+    return variables
+
+
 def hosts_yml(answers: Answers) -> str:
     """Return the main file of the inventory."""
 
     def line(pair: tuple[str, str], indent: int) -> str:
-        try:
-            ipaddress.ip_address(pair[1])
-            address = pair[1]
-        except ValueError:
-            address = json.dumps(pair[1])
-        return f"{' ' * indent}{pair[0]}: {{ansible_host: {address}}}"
+        said = node_variables(answers, pair, main_user(answers))
+        written = {key: value if _plain(value) else json.dumps(value) for key, value in said.items()}
+        return f"{' ' * indent}{pair[0]}: {{{', '.join(f'{key}: {value}' for key, value in written.items())}}}"
 
     assert answers.master
     lines = [
@@ -249,7 +333,7 @@ def main_yml(answers: Answers) -> str:
     return f"""\
 # Federation {answers.name}: what differs from the defaults. `mipfed -f {answers.name} config show` shows everything.
 # Secrets do not belong here but into vault.yml: ansible-vault create vault.yml
-ansible_user: {_quoted(answers.user)}
+ansible_user: {_quoted(main_user(answers))}
 ansible_become: true
 ansible_ssh_private_key_file: "{{{{ inventory_dir }}}}/ssh/id_ed25519"
 ansible_ssh_common_args: '-o UserKnownHostsFile="{{{{ inventory_dir }}}}/known_hosts" -o StrictHostKeyChecking=yes'
@@ -296,7 +380,7 @@ def write(root: Path, answers: Answers, more: Callable[[Path], None] | None = No
 
 
 def _fill(draft: Path, answers: Answers) -> None:
-    names = [pair[0] for pair in (answers.master, answers.ui, *answers.workers) if pair]
+    names = [pair[0] for pair in answers.nodes]
     twice: Sequence[str] = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise configuration(f"Each node has a name of its own; used twice: {', '.join(twice)}.")
@@ -334,27 +418,43 @@ def prompt(question: str, default: str) -> str:
     return answer.rstrip("\n") or default
 
 
-def again(session: Session, answers: Answers, ask: Callable[[str, str], str] | None) -> Outcome:
+def again(session: Session, answers: Answers, ask: Callable[[str, str], str] | None, asking: Asking | None = None) -> Outcome:
     """Carry out `init` for a federation that is there."""
     source = inventories.find(session.root, answers.name, None)
     mipfed = f"mipfed -f {answers.name}"
-    kept = {"--engine-image": answers.engine_image, "--keystore-image": answers.keystore_image, "--user": answers.user}
+    kept = {"--engine-image": answers.engine_image, "--keystore-image": answers.keystore_image}
+    kept |= {} if asking or answers.passwords else {"--user": answers.user}
     if given := [option for option, value in kept.items() if value and value not in _main(source)]:
         raise configuration(
             f"{answers.name} is there already, and init changes nothing of it; {', '.join(given)} would.",
             next=f"Edit {paths.shown(source.folder / 'group_vars' / 'all' / 'main.yml')}, or {mipfed} upgrade --set IMAGE=REFERENCE",
         )
-    resolved = inventories.resolve(inventories.load(source))
+    inventory = inventories.load(source)
+    resolved = inventories.resolve(inventory)
     there = {node["name"]: node for node in [*resolved["nodes"], *resolved["kits"], *resolved["disabled"]]}
     nodes = missing(answers, there, ask, mipfed)
     if nodes:
-        extend(source, nodes)
+        answers.ask_access([(node.name, node.address) for node in nodes], asking)
+        user = str(inventory.variables[resolved["nodes"][0]["name"]].get("ansible_user") or "root")
+        account = str(resolved["account"]["name"])
+        extend(source, [replace(node, variables=_added(answers, node, account, user)) for node in nodes])
     text = f"Added {', '.join(node.name for node in nodes)} to {paths.shown(source.path)}." if nodes else "Nothing is missing."
     return Outcome(
         result={"inventory": str(source.folder), "added": [node.name for node in nodes]},
         text=lambda out: out.print(text, markup=False),
         next=f"{mipfed} trust" if nodes else "",
     )
+
+
+def _added(answers: Answers, node: Missing, account: str, user: str) -> dict[str, Any]:
+    """Return what hosts.yml says of a node that is added.
+
+    :arg account: the account that a first contact makes.
+    :arg user: the one that the federation's other nodes are reached with.
+    """
+    access = answers.access.get(node.name)
+    made = {"ansible_user": account, "ansible_become": True} if access and access.password and account != user else {}
+    return {**node_variables(answers, (node.name, node.address), user), **made}
 
 
 def _main(source: inventories.Source) -> str:

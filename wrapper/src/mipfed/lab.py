@@ -26,6 +26,7 @@ def variables(
     purge: bool | None = None,
     data: Path | None = None,
     further: Sequence[str] | None = None,
+    bare: bool = False,
 ) -> dict[str, Any]:
     """Return the variables of the lab's playbooks; what is not given is left to the role's defaults."""
     given = {
@@ -33,6 +34,7 @@ def variables(
         "lab_base": base,
         "lab_purge": purge,
         "lab_data_source": str(data) if data else None,
+        "lab_bare": bare or None,
         "lab_with": list(further) if further else None,
     }
     return {
@@ -40,6 +42,16 @@ def variables(
         "lab_inventory_dir": str(root / "inventories" / name),
         **{key: value for key, value in given.items() if value is not None},
     }
+
+
+def bare_lines(folder: str, gateway: str) -> list[str]:
+    """Return what has to be known of bare machines in order to make a federation of them."""
+    registry = f"{gateway}:5000"
+    return [
+        "Nobody's key is let in on these machines. What a hospital would tell you:",
+        f"  account: admin, its password: sudo cat {folder}/password",
+        f"  image of the engine: {registry}/exareme-standin:1.0, of the keystore: {registry}/keystore:1.8.7",
+    ]
 
 
 def data_source(folder: Path) -> Path:

@@ -156,6 +156,13 @@ def _rewrite(known_hosts: Path, dropped: Sequence[Address], added: Mapping[Addre
             leftover.unlink(missing_ok=True)
 
 
+def shown(entries: Sequence[Trust]) -> str:
+    """Return the keys that somebody has to confirm, and with what to compare them."""
+    lines = ["These hosts show these keys:"]
+    lines += [f"  {entry.node:<24} {entry.address[0]:<16} {entry.kind:<20} {entry.fingerprint}" for entry in entries]
+    return "\n".join([*lines, "Compare with the output of `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` on each host."])
+
+
 def refusals(entries: Sequence[Trust], mipfed: str) -> list[Problem]:
     """Return a problem for each key that must not be accepted as it is."""
     found = []

@@ -53,14 +53,26 @@ def variables_text(lab: str, registry: str, engine: str, keystore: str, esp: Map
     lines += ["  image: %s" % json.dumps("%s/%s" % (registry, engine))]
     lines += ["  keystore_image: %s" % json.dumps("%s/%s" % (registry, keystore))]
     lines += ["  healthcheck_seconds: 2  # a lab is watched by somebody who waits"]
-    lines += ["mip_docker:", "  insecure_registries: [%s]" % json.dumps(registry), "mip_overlay:"]
+    return "\n".join(lines + network_lines(registry, esp)) + "\n"
+
+
+def network_lines(registry: str, esp: Mapping[str, Any]) -> List[str]:
+    """What the machines of a lab need in order to get images, and to pass data."""
+    lines = ["mip_docker:", "  insecure_registries: [%s]" % json.dumps(registry), "mip_overlay:"]
     if esp["supported"]:
         lines += ["  encrypted: true"]
     else:
         reason = re.sub(r"\s+", " ", str(esp["reason"])).strip().rstrip(".")
         lines += ["  # This host's kernel cannot do IPsec ESP (%s): an encrypted overlay would carry nothing." % reason]
         lines += ["  encrypted: false"]
-    return "\n".join(lines) + "\n"
+    return lines
+
+
+def bare_text(lab: str, registry: str, images: Sequence[str], esp: Mapping[str, Any]) -> str:
+    """What the inventory of a lab's bare machines needs besides what `mipfed init` asks for."""
+    lines = ["---", "# Made by `mipfed lab up --bare`, for: mipfed init %s --variables THIS_FILE" % lab]
+    lines += ["# Images: %s/%s and %s/%s" % (registry, images[0], registry, images[1]), "mip_lab: true"]
+    return "\n".join(lines + network_lines(registry, esp)) + "\n"
 
 
 def keycloak_text(machines: Sequence[Mapping[str, Any]]) -> str:

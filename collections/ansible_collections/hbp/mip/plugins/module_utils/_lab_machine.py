@@ -11,6 +11,7 @@ import hashlib
 import inspect
 import os
 import re
+import secrets
 import shlex
 import shutil
 import signal
@@ -62,6 +63,8 @@ from ansible_collections.hbp.mip.plugins.module_utils._lab_base import APT_MOUNT
 #: priority of the policy rule that keeps a lab from being routed to anywhere; below the main table, above the local one
 RULE_PRIORITY = "10770"
 NSPAWN_DIR = "/run/systemd/nspawn"
+#: the account of a bare machine
+ACCOUNT = "admin"
 BRIDGE_FILTER = "/proc/sys/net/bridge"
 KERNEL_MODULES = ("overlay", "bridge", "veth", "vxlan", "ip_vs")
 
@@ -420,8 +423,19 @@ def mount_root(paths: Paths, machine: Machine) -> None:
     run(["mount", "-n", "-t", "overlay", "-o", options, "mip-lab", root])
 
 
-def create(paths: Paths, machine: Machine, net: Network, authorized_keys: Sequence[str]) -> None:
-    """Makes a machine's folder and its identity; not started. A half-made one of a killed run is made afresh."""
+def account_password(paths: Paths) -> str:
+    """The password of the account of a lab's bare machines, made once, in a file that only root can read."""
+    path = os.path.join(paths.lab, "password")
+    if not read_text(path).strip():
+        write_file(path, secrets.token_urlsafe(12) + "\n", 0o600)
+    return read_text(path).strip()
+
+
+def create(paths: Paths, machine: Machine, net: Network, authorized_keys: Sequence[str], bare: bool = False) -> None:
+    """Makes a machine's folder and its identity; not started. A half-made one of a killed run is made afresh.
+
+    A bare one lets no key in, but an account with a password, which may become root.
+    """
     home, root, name = paths.machine(machine.name), paths.root(machine.name), machine.name
     remove_tree(home)
     for folder in ("upper", "work", "root", "docker", "containerd"):
@@ -433,8 +447,12 @@ def create(paths: Paths, machine: Machine, net: Network, authorized_keys: Sequen
     write_file(os.path.join(root, "etc/hosts"), hosts)
     write_file(os.path.join(root, "etc/resolv.conf"), "nameserver %s\n" % net.gateway)
     make_key(os.path.join(root, "etc/ssh/ssh_host_ed25519_key"), "root@" + name)
-    os.makedirs(os.path.join(root, "root/.ssh"), mode=0o700, exist_ok=True)
-    write_file(os.path.join(root, "root/.ssh/authorized_keys"), "\n".join(authorized_keys) + "\n", 0o600)
+    if bare:
+        run(["useradd", "--root", root, "--create-home", "--shell", "/bin/bash", "--groups", "sudo", ACCOUNT])
+        run(["chroot", root, "chpasswd"], stdin="%s:%s\n" % (ACCOUNT, account_password(paths)))
+    else:
+        os.makedirs(os.path.join(root, "root/.ssh"), mode=0o700, exist_ok=True)
+        write_file(os.path.join(root, "root/.ssh/authorized_keys"), "\n".join(authorized_keys) + "\n", 0o600)
     described = machine._asdict()
     described["address"] = net.address(machine.last_byte)
     write_json(os.path.join(home, "machine.json"), described)
@@ -715,6 +733,7 @@ def bring_up(
     prune: bool = True,
     timeout: float = 120.0,
     check: bool = False,
+    bare: bool = False,
 ) -> Dict[str, Any]:
     """Makes and starts the wanted machines, all at once, and waits until they answer. ``timeout`` in seconds."""
     paths = lab_paths(state_dir, lab)
@@ -747,7 +766,7 @@ def bring_up(
                 # what is left of a killed run, or of a machine whose supervisor is gone
                 power_off_hard(paths, machine.name, net, machine.last_byte)
                 if machine in to_create:
-                    create(paths, machine, net, keys)
+                    create(paths, machine, net, keys, bare)
                 start(paths, machine, net, mtu)
             for machine in loose:
                 plug_in(lab, machine, net, mtu)

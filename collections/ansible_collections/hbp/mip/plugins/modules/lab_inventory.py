@@ -31,6 +31,11 @@ options:
     type: str
     choices: [present, absent]
     default: present
+  bare:
+    description: Write nothing but C(lab.yml), with what the inventory of bare machines needs besides what C(mipfed init) asks for.
+    type: bool
+    default: false
+    version_added: 0.3.0
   registry_port:
     description: Port of the lab's registry.
     type: int
@@ -94,7 +99,12 @@ def present(module: AnsibleModule) -> None:
     registry = "%s:%d" % (looked["lab"]["gateway"], params["registry_port"])
     images = (params["engine_image"], params["keystore_image"])
     kept = _lab_inventory.belongs(path, registry)
-    wanted = [file for file in _lab_inventory.files(looked["lab"], looked["machines"], registry, images, esp) if not (file.keep and kept)]
+    if params["bare"]:
+        text = _lab_inventory.bare_text(str(looked["lab"]["name"]), registry, images, esp)
+        kept, files = False, [_lab_inventory.File("lab.yml", text, 0o644, False)]
+    else:
+        files = _lab_inventory.files(looked["lab"], looked["machines"], registry, images, esp)
+    wanted = [file for file in files if not (file.keep and kept)]
     diff = _lab_inventory.before_after(path, wanted)
     written = []
     for file in wanted:
@@ -125,6 +135,7 @@ def main() -> None:
             "path": {"type": "path", "required": True},
             "lab": {"type": "str", "required": True},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "bare": {"type": "bool", "default": False},
             "registry_port": {"type": "int", "default": 5000},
             "engine_image": {"type": "str", "default": "exareme-standin:1.0"},
             "keystore_image": {"type": "str", "default": "keystore:1.8.7", "no_log": False},

@@ -74,6 +74,13 @@ options:
     type: list
     elements: str
     default: []
+  bare:
+    description:
+      - Whether machines that are made let no key in. They have an account C(admin) that may become root with its password, which lies in
+        the file C(password) of the lab's folder.
+    type: bool
+    default: false
+    version_added: 0.3.0
   mtu:
     description: MTU of the machines' network cards.
     type: int
@@ -183,6 +190,7 @@ def present(module: AnsibleModule) -> None:
         prune=params["prune"],
         timeout=params["timeout"],
         check=module.check_mode,
+        bare=params["bare"],
     )
     if raised:
         result.update(changed=True, actions=[raised, *result["actions"]])
@@ -212,6 +220,7 @@ def main() -> None:
             "number": {"type": "int"},
             "host_ports": {"type": "list", "elements": "int", "default": [5000]},
             "authorized_keys": {"type": "list", "elements": "str", "default": [], "no_log": False},
+            "bare": {"type": "bool", "default": False},
             "mtu": {"type": "int", "default": 1500},
             "prune": {"type": "bool", "default": True},
             "state_dir": {"type": "path", "default": _lab.STATE_DIR},

@@ -31,10 +31,12 @@ options:
     type: str
     required: true
     choices:
+      - adopt
       - backup
       - check
       - compile
       - consolidate
+      - contact
       - data
       - experiments
       - firewall

@@ -15,6 +15,7 @@ from typing import Any
 
 from ansible_collections.hbp.mip.plugins.plugin_utils import (
     _adopt_reports,
+    _contact_reports,
     _images,
     _keycloak_reports,
     _kit_reports,
@@ -48,6 +49,7 @@ TITLES = {
     "firewall": "The firewalls of federation {name} are not as the inventory says:",
     "adopt": "Nothing was changed: the swarm of federation {name} cannot be taken over like this.",
     "keycloak": "The Keycloak realm of federation {name} is not as it should be:",
+    **_contact_reports.TITLES,
     **_manager_reports.TITLES,
     **_portal_reports.TITLES,
     **_recovery_reports.TITLES,
@@ -278,6 +280,7 @@ REPORTS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Report]] = {
     "firewall": firewall,
     "adopt": _adopt_reports.adopt,
     "keycloak": _keycloak_reports.keycloak,
+    **_contact_reports.REPORTS,
     **_manager_reports.REPORTS,
     **_portal_reports.REPORTS,
     **_recovery_reports.REPORTS,
