@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -159,6 +160,38 @@ def test_other_versions_keep_the_database(portal: Lab) -> None:
         assert f"{LAB}_portal-{component} {settings['mip_ui']['images'][component]}" in images
     assert components(portal) == UP
     assert fetch(portal, "/services/experiments") == before
+
+
+def test_a_backup_brings_the_experiments_back(portal: Lab, tmp_path: Path) -> None:
+    """What was done since is set aside; a second restore changes nothing. An older backend is refused on the newer one's data."""
+    key = tmp_path / "backup.key"
+    portal.json("backup", "key", str(key))
+    recipient = next(line.split(": ")[1] for line in key.read_text().splitlines() if "public key" in line)
+    portal.variables(mip_backup={"recipients": [recipient], "identity": str(key)})
+    before = fetch(portal, "/services/experiments")[1]
+    assert before
+    made = portal.json("backup", "create", "-y")["result"]["set"]
+    pathology = portal.json("ui", "audit")["result"]["experiments"][0]["pathology"]
+    purged = portal.json("ui", "experiments", "purge", "--pathology", pathology, "-y")["result"]
+    assert purged["removed"]
+    assert fetch(portal, "/services/experiments")[1] != before
+    restored = portal.json("ui", "restore", made, "-y")["result"]
+    assert restored["changed"]
+    assert components(portal) == UP
+    assert fetch(portal, "/services/experiments")[1] == before
+    assert not portal.json("ui", "restore", made, "-y")["result"]["changed"]
+    listed = docker(portal, f"exec -u postgres {LAB}_portal-database psql -p 5433 -Atc 'SELECT datname FROM pg_database'").split()
+    assert restored["databases"][0]["kept"] in listed
+    path = INVENTORY / "group_vars/all/ui.yml"
+    text = path.read_text()
+    settings = yaml.safe_load(text)
+    settings["mip_ui"]["images"]["backend"] = f"{settings['mip_ui']['images']['backend'].rpartition(':')[0]}:1.0"
+    path.write_text(yaml.safe_dump(settings))
+    try:
+        assert "is older than" in portal.run("deploy", "-y", code=None).stderr
+        assert components(portal) == UP
+    finally:
+        path.write_text(text)
 
 
 def test_proxied_reaches_the_frontend(portal: Lab) -> None:

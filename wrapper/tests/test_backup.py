@@ -51,7 +51,7 @@ class Backups:
         self.inventory = project.federation(main=f"{MAIN_YML}mip_backup: {{recipients: [{self.recipient}]}}\n")
         self.folder = self.inventory / "backups"
 
-    def make(self, federation: str = "fed", address: str = "127.0.9.2", node: str = "fed-ms") -> Path:
+    def make(self, federation: str = "fed", address: str = "127.0.9.2", node: str = "fed-ms", *, portal: bool = False) -> Path:
         """A set of the federation's master."""
         targets = _backup_set.recipients([self.recipient])
         begun = _backup_set.begin(self.folder, federation)
@@ -60,6 +60,10 @@ class Backups:
         for kind, name in (("swarm", "certificates/key"), ("inventory", "group_vars/all/vault.yml")):
             with _backup_set.Part(begun, f"{kind}.tar.gz", targets, {"kind": kind, "node": node}) as part:
                 part.about["files"] = _backup_set.pack([(name, source)], part.write)
+            part.describe()
+        if portal:
+            with _backup_set.Part(begun, "portal.dump", targets, {"kind": "portal", "node": "fed-ui"}) as part:
+                part.write(SECRET)
             part.describe()
         header = {"federation": federation, "created": "2026-11-22T10:00:00Z", "cluster_id": "c1", "missing": []}
         facts: dict[str, Any] = {
@@ -207,6 +211,45 @@ def test_restore_touches_nothing_when_the_backup_does_not_fit(backups: Backups) 
         assert "Nothing was touched" in done.err
     assert not (backups.inventory / "touched").exists()
     assert not backups.project.runs()
+
+
+def test_the_portals_database_is_restored_when_that_is_confirmed(backups: Backups) -> None:
+    """From a backup that has it; what came of it is told."""
+    project = backups.project
+    variables = "{'file': restore_file, 'identity': restore_identity, 'force': restore_force}"
+    project.playbook(
+        "ui_restore",
+        f"""\
+- hosts: pusher
+  gather_facts: false
+  tasks:
+    - ansible.builtin.copy:
+        content: "{{{{ {variables} | to_json }}}}"
+        dest: "{{{{ inventory_dir }}}}/touched"
+        mode: "0600"
+    - hbp.mip.report:
+        verb: portal_restore
+        federation: {{name: fed}}
+        data:
+          set: "{{{{ restore_file }}}}"
+          created: then
+          members: [fed-ui]
+          nodes: {{fed-ui: {{database: {{changed: true, kept: portal_before_x}}, portal: {{changed: true}}}}}}
+""",
+    )
+
+    def run(path: Path, *more: str) -> Any:
+        return project.run("-f", "fed", "ui", "restore", str(path), "--identity", str(backups.key), *more)
+
+    without = run(backups.make(), "-y")
+    assert without.code == ExitCode.CHECK and "no database of a portal" in without.err, without.err
+    path = backups.make(portal=True)
+    assert run(path).code == ExitCode.DECLINED
+    assert not (backups.inventory / "touched").exists()
+    done = run(path, "-y", "--force")
+    assert done.code == 0, done.err
+    assert "the one of before is called portal_before_x" in done.out
+    assert json.loads((backups.inventory / "touched").read_text()) == {"file": str(path), "identity": str(backups.key), "force": True}
 
 
 def test_recover_acts_only_on_the_name(project: Project) -> None:

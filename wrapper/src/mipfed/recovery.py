@@ -282,6 +282,36 @@ def _confirm_by_name(session: Session, confirm: str, text: str) -> None:
         raise declined(f"{confirm!r} is not {name}. Nothing was changed.")
 
 
+def portal(session: Session, file: Path, identity: Path | None, *, force: bool) -> Outcome:
+    """Carry out `ui restore`."""
+    from mipfed import ui_reports
+
+    module, path = _sets(), file.expanduser().absolute()
+    prepared = session.prepare()
+    key = _identity(session, identity)
+    keys = _keys(session, identity)
+    try:
+        manifest = _manifest(session, module.BackupSet(path), keys, file)
+    except module.BackupError as error:
+        raise MipfedError(ExitCode.CHECK, f"{error}. Nothing was touched.", next=session.call("backup ls")) from None
+    nodes = [str(member["node"]) for member in manifest["members"] if member["kind"] == "portal"]
+    if not nodes:
+        raise MipfedError(
+            ExitCode.CHECK, f"{file} has no database of a portal. Nothing was touched.", next=session.call("backup verify FILE")
+        )
+    if not session.options.check:
+        session.confirm(
+            f"{file}: the portal of {session.source.name} on {', '.join(nodes)} as it was at {manifest['created']}.\n"
+            "The database of now is set aside under another name, and the portal's backend restarts.",
+            "Restore it?",
+        )
+    variables = {"restore_file": str(path), "restore_identity": str(key), "restore_force": force}
+    played = session.play(
+        "hbp.mip.ui_restore", prepared, check=session.options.check, with_controllers=True, variables=variables, following=session.again()
+    )
+    return session.report(played, "portal_restore", ui_reports.restored)
+
+
 def restore(session: Session, file: Path, identity: Path | None, *, confirm: str, replace: bool, data: bool) -> Outcome:
     """Carry out `restore`."""
     module, path = _sets(), file.expanduser().absolute()
@@ -330,6 +360,8 @@ def restore(session: Session, file: Path, identity: Path | None, *, confirm: str
     outcome = session.report(played, "restore", recovery_reports.restored)
     if outcome.exit_code is ExitCode.OK:
         outcome.next = session.call("deploy")
+        if any(member["kind"] == "portal" for member in manifest["members"]):
+            outcome.next += f"   (and for the portal's database: {session.call(f'ui restore {file}')})"
     return outcome
 
 

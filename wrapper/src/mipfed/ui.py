@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from mipfed import paths
+from mipfed.backup import KeyFile, SetFile
 from mipfed.errors import configuration, usage
 from mipfed.exitcodes import ExitCode
 from mipfed.options import OFFLINE, REMOTE, command, new_application
@@ -208,6 +209,24 @@ def ui_audit(
     return session.report(
         session.play("hbp.mip.ui_experiments", session.prepare(), variables=variables), "experiments", ui_reports.experiments
     )
+
+
+@command(ui_app, "restore", (*REMOTE, "check"), group="ui")
+def ui_restore(
+    session: Session,
+    file: SetFile,
+    identity: KeyFile = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Restore it again, although the database came out of this backup already.")
+    ] = False,
+) -> Outcome:
+    """Put the database of a backup in place of the portal's: experiments and users are as they were then. Asks first.
+
+    The database of now is kept under another name on its server. A backup of a newer portal is refused.
+    """
+    from mipfed import recovery
+
+    return recovery.portal(session, file, identity, force=force)
 
 
 @command(experiments_app, "purge", (*REMOTE, "check"), group="ui experiments")

@@ -50,3 +50,15 @@ def experiments(out: Console, data: Mapping[str, Any]) -> None:
         out.print(f"Removed {data['removed']}. The database of before: {where}", markup=False)
     elif not table:
         out.print("No experiments.", markup=False)
+
+
+def restored(out: Console, data: Mapping[str, Any]) -> None:
+    """Write what became of the database."""
+    for entry in data.get("databases") or ():
+        if entry.get("kept"):
+            text = f"{entry['node']}: the portal's database is that of {data.get('created')}; the one of before is called {entry['kept']}."
+        elif entry.get("changed"):
+            text = f"{entry['node']}: the portal's database would become that of {data.get('created')}."
+        else:
+            text = f"{entry['node']}: the portal's database came out of this backup already. --force restores it again."
+        out.print(text, markup=False)

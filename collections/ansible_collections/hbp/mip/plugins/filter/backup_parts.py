@@ -18,8 +18,8 @@ author:
 positional: name
 options:
   _input:
-    description: Variables of the host, with the registered C(backup_keystore), C(backup_cdes), C(backup_configuration), C(backup_data)
-      and C(backup_state).
+    description: Variables of the host, with the registered C(backup_keystore), C(backup_cdes), C(backup_configuration), C(backup_data),
+      C(backup_portal) and C(backup_state).
     type: dict
     required: true
   name:
@@ -56,6 +56,9 @@ def backup_parts(variables: Mapping[str, Any], name: str) -> list[dict[str, Any]
         archive = (variables.get(f"backup_{kind}") or {}).get("archive")
         if archive:
             parts.append(_part(f"{file}.tar.gz", kind, archive))
+    portal = (variables.get("backup_portal") or {}).get("archive")
+    if portal:
+        parts.append(_part("portal.dump", "portal", portal))
     state = variables.get("backup_state") or {}
     if state.get("archive"):
         parts.append(_part("swarm.tar.gz", "swarm", state["archive"]))

@@ -63,11 +63,10 @@ def backup_summary(federation: Mapping[str, Any], hostvars: Mapping[str, Any]) -
     missing = []
     state = (hostvars[manager].get("backup_state") or {}) if manager else {}
     for node in federation["nodes"]:
-        if node["kind"] == "ui":
-            continue
         name = node["name"]
         found = hostvars[name]
         wanted = ["keystore"] if node["kind"] == "master" else []
+        wanted += ["portal"] if node["kind"] == "ui" and federation["ui"]["enabled"] else []
         wanted += ["data"] if federation["backup"]["include_data"] and node["backup_data"] else []
         for what in wanted:
             done = found.get(f"backup_{what}")

@@ -364,3 +364,17 @@ def condition(state: Mapping[str, Any], once: bool, has_check: bool) -> Tuple[st
     if state.get("OOMKilled"):
         reason = "it was killed for lack of memory"
     return "failed", reason or "it ended with code %d" % code
+
+
+def version(image: str) -> List[int]:
+    """Return the numbers that an image's tag begins with: 11 and 3 for postgres:11.3-alpine; empty when there are none."""
+    name = image.partition("@")[0].rpartition("/")[2]
+    found = re.match(r"v?(\d+(?:\.\d+)*)", name.partition(":")[2])
+    return [int(part) for part in found.group(1).split(".")] if found else []
+
+
+def older(image: str, other: str) -> bool:
+    """Tell whether an image is of an older version than another; never when one of them does not say."""
+    mine, theirs = version(image), version(other)
+    length = max(len(mine), len(theirs))
+    return bool(mine and theirs) and mine + [0] * (length - len(mine)) < theirs + [0] * (length - len(theirs))

@@ -11,14 +11,10 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import time
-from typing import IO, Any, Dict, List, Mapping, Optional
+from typing import Any, Dict, List, Mapping
 
-from ansible_collections.hbp.mip.plugins.module_utils._engine import engine_call
-
-PORT = "5433"
-_DUMP_MARK = b"PGDMP"
+from ansible_collections.hbp.mip.plugins.module_utils._portal_database import NAME, dump, sql
 
 # The columns have had several names; as JSON a row can be asked for each of them.
 _ROWS = """
@@ -67,67 +63,20 @@ COMMIT;
 PURGE = _PURGE.replace("@ROWS@", _ROWS)
 
 
-class DatabaseError(Exception):
-    """The portal's database refused, or cannot be asked."""
-
-
-def execute(client: Any, container: str, command: List[str], environment: Mapping[str, str], out: Optional[IO[bytes]] = None) -> bytes:
-    """Run a command in a container as the database's user; return what it writes, unless that goes to `out`.
-
-    Raises EngineError, and DatabaseError with the command's own words when it fails.
-    """
-    collected, said = [], []
-    with engine_call("run %s in %s" % (command[0], container)):
-        made = client.exec_create(container, command, user="postgres", environment=dict(environment))
-        for text, complaint in client.exec_start(made["Id"], stream=True, demux=True):
-            if text and out:
-                out.write(text)
-            elif text:
-                collected.append(text)
-            if complaint:
-                said.append(complaint)
-        code = client.exec_inspect(made["Id"])["ExitCode"]
-    if code:
-        words = " ".join(b"".join(said).decode("utf-8", "replace").split()) or "it ended with code %s" % code
-        raise DatabaseError("%s: %s" % (container, words))
-    return b"".join(collected)
-
-
-def psql(client: Any, container: str, script: str, given: Mapping[str, Any]) -> List[str]:
-    """Run a script in the portal's database and return the lines that it answers. `given` is its one parameter, as JSON."""
-    command = ["sh", "-c", 'printenv MIP_SCRIPT | psql -X -q -A -t -v ON_ERROR_STOP=1 -U postgres -p "$MIP_PORT" -d portal']
-    environment = {"MIP_SCRIPT": script, "MIP_GIVEN": json.dumps(given), "MIP_PORT": PORT}
-    return execute(client, container, command, environment).decode("utf-8").splitlines()
-
-
 def listed(client: Any, container: str, given: Mapping[str, Any]) -> List[Dict[str, Any]]:
     """Return the experiments that are meant, the oldest first."""
-    lines = psql(client, container, LIST, given)
+    lines = sql(client, container, LIST, NAME, given)
     found: List[Dict[str, Any]] = json.loads("\n".join(lines) or "[]")
     return found
 
 
 def purged(client: Any, container: str, given: Mapping[str, Any]) -> int:
     """Remove the experiments that are meant, in one transaction; return how many."""
-    return int(psql(client, container, PURGE, given)[-1])
+    return int(sql(client, container, PURGE, NAME, given)[-1])
 
 
 def backup(client: Any, container: str, folder: str) -> str:
     """Write a dump of the database into a folder that only root can enter; return its path."""
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    os.chmod(folder, 0o700)
     path = os.path.join(folder, "portal-%s.dump" % time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()))
-    handle, draft = tempfile.mkstemp(prefix=".portal-", dir=folder)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            execute(client, container, ["pg_dump", "-U", "postgres", "-p", PORT, "-Fc", "portal"], {}, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        with open(draft, "rb") as written:
-            if written.read(len(_DUMP_MARK)) != _DUMP_MARK:
-                raise DatabaseError("%s: pg_dump wrote no dump" % container)
-        os.rename(draft, path)
-    except BaseException:
-        os.unlink(draft)
-        raise
+    dump(client, container, path)
     return path

@@ -65,6 +65,10 @@ options:
     description: Seconds that a container without a health check must keep running.
     type: float
     default: 2
+  allow_downgrade:
+    description: Replace a container that has O(containers[].versioned_data) by one with an older image.
+    type: bool
+    default: false
   files:
     description: Files of this host for the containers, written before these are looked at.
     type: list
@@ -107,6 +111,12 @@ options:
         required: true
       once:
         description: It does its work once and ends. It does so again only when something of it is changed.
+        type: bool
+        default: false
+      versioned_data:
+        description:
+          - Each version may change the data, and an older one may not read them any more. An image whose tag is of an older version than
+            that of the container is refused, before anything is changed.
         type: bool
         default: false
       args:
@@ -472,6 +482,7 @@ class Portal:
         """Make the set as it is wanted."""
         unwanted = [item for item in self.items if item.options is None]
         wanted = [item for item in self.items if item.options is not None]
+        self.refuse_downgrades(wanted)
         images = self.fetch_images(wanted)
         self.make_network()
         if not self.dry:
@@ -483,6 +494,21 @@ class Portal:
                 item.action = "waiting"
             else:
                 self.ensure(item, images[str(item.body["Image"])])
+
+    def refuse_downgrades(self, items: List[Item]) -> None:
+        """Raise ContainerError when an image is older than the one that has written the data."""
+        if self.params["allow_downgrade"]:
+            return
+        for item in items:
+            found = self.there.get(item.name) or self.there.get(item.name + PREVIOUS)
+            if not item.options or not item.options["versioned_data"] or found is None:
+                continue
+            before, after = str(found["Config"]["Image"]), str(item.body["Image"])
+            if _containers.older(after, before):
+                raise ContainerError(
+                    "%s: %s is older than %s, which may have changed the data so that an older one cannot read them. Nothing was changed"
+                    % (item.name, after.partition("@")[0], before.partition("@")[0])
+                )
 
     def fetch_images(self, items: List[Item]) -> Dict[str, Dict[str, Any]]:
         """Fetch what is missing before anything is stopped, and return what the engine knows of each image."""
@@ -801,6 +827,7 @@ def _options() -> Dict[str, Any]:
         "component": {"type": "str", "required": True},
         "image": {"type": "str", "required": True},
         "once": {"type": "bool", "default": False},
+        "versioned_data": {"type": "bool", "default": False},
         "args": {"type": "list", "elements": "str", "default": []},
         "env": {"type": "dict", "default": {}},
         "secrets": {
@@ -875,6 +902,7 @@ def main() -> None:
             "lines": {"type": "int", "default": 0},
             "timeout": {"type": "int", "default": 300},
             "settle": {"type": "float", "default": 2},
+            "allow_downgrade": {"type": "bool", "default": False},
             "files": {
                 "type": "list",
                 "elements": "dict",

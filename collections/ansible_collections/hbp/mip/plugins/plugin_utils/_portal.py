@@ -178,6 +178,7 @@ def containers(federation: Mapping[str, Any], images: Mapping[str, str], secret_
 
     wanted: dict[str, dict[str, Any]] = {
         "database": {
+            "versioned_data": True,
             "args": ["-p", str(DATABASE_PORT)],
             "env": {"POSTGRES_PASSWORD_FILE": "/run/secrets/POSTGRES_PASSWORD"},
             "secrets": [{"name": "POSTGRES_PASSWORD", "generate": "database-admin"}],
@@ -213,6 +214,7 @@ def containers(federation: Mapping[str, Any], images: Mapping[str, str], secret_
             "ports": _published(ui, "galaxy"),
         },
         "backend": {
+            "versioned_data": True,
             "env": backend_env,
             "secrets": backend_secrets,
             "mounts": [

@@ -14,6 +14,7 @@ from ansible_collections.hbp.mip.plugins.plugin_utils._problems import Problem, 
 TITLES = {
     "ui": "The web portal of federation {name} is not as it should be:",
     "experiments": "The experiments of federation {name}:",
+    "portal_restore": "The portal's database of federation {name}:",
 }
 _FIELDS = ("component", "state", "action", "image", "since", "restarts", "ports", "stopped", "error", "log")
 
@@ -87,4 +88,40 @@ def experiments(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Repor
     }
 
 
-REPORTS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Report]] = {"ui": portal, "experiments": experiments}
+def restored(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
+    """Return what became of the portal's database.
+
+    :arg data: ``set`` and ``created`` of the backup, ``members``, the nodes whose database is in it, and, by node, ``nodes`` with
+        ``database``, the result of M(hbp.mip.portal_snapshot), and ``portal``, that of M(hbp.mip.ui_containers).
+    """
+    call = f"mipfed -f {federation['name']}"
+    problems: list[Problem] = []
+    found = []
+    for node, results in data["nodes"].items():
+        answer, backend = results.get("database") or {}, results.get("portal") or {}
+        if node not in data["members"]:
+            text = f"{data['set']} has no database of it: no portal ran there, or it did not answer when the backup was made"
+            problems.append(problem(node, "backup-incomplete", text, f"{call} backup ls"))
+        elif not answer:
+            problems.append(problem(node, "silent", "did not answer", f"{call} check -l {node}"))
+        elif answer.get("msg") and "kept" not in answer:
+            problems.append(problem(node, "portal-restore", str(answer["msg"]), f"{call} ui status"))
+        else:
+            found.append({"node": node, "changed": bool(answer.get("changed")), "kept": str(answer.get("kept") or "")})
+            if backend.get("msg"):
+                problems.append(problem(node, "portal-failed", str(backend["msg"]), f"{call} ui logs backend"))
+    return {
+        "ok": not problems,
+        "set": data["set"],
+        "created": data["created"],
+        "changed": any(entry["changed"] for entry in found),
+        "databases": found,
+        "problems": problems,
+    }
+
+
+REPORTS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Report]] = {
+    "ui": portal,
+    "experiments": experiments,
+    "portal_restore": restored,
+}

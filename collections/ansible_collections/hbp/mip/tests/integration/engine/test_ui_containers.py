@@ -154,6 +154,22 @@ def test_the_one_of_before_comes_back_when_the_new_one_fails(portal: Portal) -> 
     assert actions(portal.apply()) == dict.fromkeys(("database", "create", "backend"), "unchanged")
 
 
+def test_an_older_version_of_what_keeps_data_is_refused(portal: Portal) -> None:
+    """Before anything is changed, in check mode as well; unless somebody says so."""
+    repository = portal.image.rpartition(":")[0]
+    for tag in ("1.9", "1.10"):
+        portal.client.tag(portal.image, repository, tag)
+    portal.apply(image=f"{repository}:1.10", versioned_data=True)
+    before = portal.inspect("backend")["Id"]
+    older = portal.options(image=f"{repository}:1.9", versioned_data=True)
+    for check in (True, False):
+        message = refuse("ui_containers", portal.engine, check=check, **older)
+        assert f"{repository}:1.9 is older than {repository}:1.10" in message
+    assert portal.inspect("backend")["Id"] == before
+    assert actions(succeed("ui_containers", portal.engine, **older, allow_downgrade=True))["backend"] == "replaced"
+    assert actions(portal.apply(image=f"{repository}:1.10", versioned_data=True))["backend"] == "replaced"
+
+
 def test_a_run_that_was_cut_off_is_put_right(portal: Portal) -> None:
     """The previous container is there under its other name, and no new one."""
     portal.apply()

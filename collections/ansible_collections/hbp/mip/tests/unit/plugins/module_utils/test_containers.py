@@ -204,3 +204,20 @@ def test_files_are_written_once_and_kept_where_asked(tmp_path: Path) -> None:
     marks = _containers.file_marks([str(path), "/absent"], {"/absent": b""})
     assert _containers.file_marks([str(path), "/absent"], {}) == {str(path): marks[str(path)], "/absent": ""}
     assert len(marks["/absent"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("image", "other", "expected"),
+    [
+        ("hbpmip/portal-backend:7.5.4", "hbpmip/portal-backend:7.6.1@sha256:ab", True),
+        ("hbpmip/portal-backend:7.10.0", "hbpmip/portal-backend:7.9.3", False),
+        ("host:5000/backend:v2", "backend:10", True),
+        ("postgres:11.3-alpine", "postgres:11-alpine", False),
+        ("postgres:11-alpine", "postgres:11.0", False),
+        ("backend@sha256:ab", "backend:9", False),
+        ("backend:latest", "backend:9", False),
+    ],
+)
+def test_older_by_the_numbers_of_the_tag(image: str, other: str, expected: bool) -> None:
+    """What does not say is not older."""
+    assert _containers.older(image, other) is expected

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +15,10 @@ from typing import Any
 import pytest
 
 from ansible_collections.hbp.mip.plugins.module_utils import _experiments
+from ansible_collections.hbp.mip.plugins.module_utils._portal_database import DatabaseError
 from ansible_collections.hbp.mip.plugins.modules.portal_experiments import selection
+from ansible_collections.hbp.mip.tests.helpers.postgres import BINARIES, CONTAINER, Server, postgres
 
-BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 pytestmark = pytest.mark.skipif(bool(os.geteuid()) or not BINARIES, reason="needs root and the package postgresql")
 HARD = "o'; DROP TABLE experiment; --\\\"$(id)`x`"
 
@@ -30,66 +29,11 @@ CREATE TABLE experiment (uuid uuid PRIMARY KEY, name text, created_by_username t
 """
 
 
-class Server:
-    """PostgreSQL in a folder of its own, and `docker exec` into nothing but a process."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        shutil.chown(folder, "postgres", "postgres")
-        self.run([str(BINARIES[-1] / "initdb"), "-D", str(folder / "data"), "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C"])
-        self.control("start", "-o", f"-p {_experiments.PORT} -k {folder} -c listen_addresses='' -F")
-
-    def control(self, what: str, *more: str) -> None:
-        """Start or stop the server."""
-        self.run(
-            [str(BINARIES[-1] / "pg_ctl"), "-D", str(self.folder / "data"), "-w", "-t", "300", "-l", str(self.folder / "log"), what, *more]
-        )
-
-    def run(self, command: list[str], environment: dict[str, str] | None = None) -> tuple[bytes, bytes, int]:
-        """Run something as the database's user."""
-        env = {"PATH": f"{BINARIES[-1]}:/usr/bin:/bin", "PGHOST": str(self.folder), **(environment or {})}
-        done = subprocess.run(
-            command, capture_output=True, user="postgres", group="postgres", extra_groups=[], env=env, check=False, cwd="/"
-        )
-        return done.stdout, done.stderr, done.returncode
-
-    def sql(self, script: str, database: str = "portal") -> str:
-        """Run SQL and return what it answers."""
-        out, err, code = self.run(["psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-p", _experiments.PORT, "-d", database, "-c", script])
-        assert code == 0, err
-        return out.decode().strip()
-
-    # What is used of the SDK's client.
-    def exec_create(self, container: str, command: list[str], user: str, environment: dict[str, str]) -> dict[str, Any]:
-        """Remember a command."""
-        assert (container, user) == ("lab_portal-database", "postgres")
-        return {"Id": (tuple(command), tuple(environment.items()))}
-
-    def exec_start(self, identifier: Any, stream: bool, demux: bool) -> Iterator[tuple[bytes | None, bytes | None]]:
-        """Run it."""
-        assert stream
-        assert demux
-        out, err, self.code = self.run(list(identifier[0]), dict(identifier[1]))
-        yield out, None
-        yield None, err
-
-    def exec_inspect(self, identifier: Any) -> dict[str, int]:
-        """Return its code."""
-        assert identifier
-        return {"ExitCode": self.code}
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    """The server, and nothing of it afterwards."""
-    # A socket's path has to be short.
-    folder = Path(tempfile.mkdtemp(prefix="mip-pg-"))
-    try:
-        found = Server(folder)
+    """A server of its own."""
+    with postgres() as found:
         yield found
-        found.control("stop", "-m", "immediate")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(params=["algorithm", "algorithm_details"])
@@ -114,18 +58,18 @@ def portal(server: Server, request: pytest.FixtureRequest) -> Server:
 def names(server: Server, **params: Any) -> list[str]:
     """The experiments that are meant."""
     given = {"state": "purged", "pathologies": [], "keep_pathologies": [], "since": "", **params}
-    return [entry["name"] for entry in _experiments.listed(server, "lab_portal-database", selection(given))]
+    return [entry["name"] for entry in _experiments.listed(server, CONTAINER, selection(given))]
 
 
 def purge(server: Server, **params: Any) -> int:
     """Remove them."""
     given = {"state": "purged", "pathologies": [], "keep_pathologies": [], "since": "", **params}
-    return _experiments.purged(server, "lab_portal-database", selection(given))
+    return _experiments.purged(server, CONTAINER, selection(given))
 
 
 def test_who_ran_what_on_what(portal: Server) -> None:
     """The audit list."""
-    found = _experiments.listed(portal, "lab_portal-database", {"mode": "all", "since": ""})
+    found = _experiments.listed(portal, CONTAINER, {"mode": "all", "since": ""})
     assert [(entry["name"], entry["who"], entry["pathology"]) for entry in found] == [
         ("e1", "ann", "dementia"), ("e2", "ann", "tbi"), ("e3", "bob", "tbi"), ("e4", "bob", HARD), ("e5", "ann", None),
     ]  # fmt: skip
@@ -158,14 +102,14 @@ def test_an_error_removes_nothing(portal: Server) -> None:
     portal.sql("UPDATE experiment SET name = 'bad', result = 'x' WHERE name = 'e5'")
     portal.sql("CREATE TABLE held (uuid uuid REFERENCES experiment(uuid))")
     portal.sql("INSERT INTO held SELECT uuid FROM experiment WHERE name = 'e3'")
-    with pytest.raises(_experiments.DatabaseError, match="held"):
+    with pytest.raises(DatabaseError, match="held"):
         purge(portal, pathologies=["tbi"])
     assert portal.sql("SELECT count(*) FROM experiment") == "5"
 
 
 def test_the_dump_can_be_restored(portal: Server, tmp_path: Path) -> None:
     """Only root can enter its folder."""
-    path = Path(_experiments.backup(portal, "lab_portal-database", str(tmp_path / "backups")))
+    path = Path(_experiments.backup(portal, CONTAINER, str(tmp_path / "backups")))
     assert (path.parent.stat().st_mode & 0o777, path.stat().st_mode & 0o777) == (0o700, 0o600)
     listing = subprocess.run([BINARIES[-1] / "pg_restore", "-l", path], capture_output=True, text=True, check=True).stdout
     assert "TABLE DATA public experiment" in listing

@@ -11,7 +11,7 @@ import pytest
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from ansible_collections.hbp.mip.plugins.filter.portal_containers import portal_containers
-from ansible_collections.hbp.mip.plugins.plugin_utils import _federation, _portal
+from ansible_collections.hbp.mip.plugins.plugin_utils import _federation, _portal, _portal_reports
 
 HARD = "p'\"$(id)`x` \\n;|&<>#%=*?!~ äß"
 KEYCLOAK = {"url": "https://iam.example.org/auth", "realm": "MIP", "client_id": "mipfed"}
@@ -190,3 +190,21 @@ def test_no_mistakes() -> None:
     assert _portal.wrong(settings(engine_address="10.1.2.0", public_host="10.1.2.0"), KEYCLOAK) == []
     assert _portal.wrong(settings(enabled=False, public_host=""), {"url": ""}) == []
     assert _portal.wrong(settings(authentication=False), {"url": ""}) == []
+
+
+def test_what_became_of_a_restore() -> None:
+    """A node without a database in the backup, one that is silent, a refusal, and a backend that does not come back are told apart."""
+    known = {"name": "lab", "ui": {"enabled": True}}
+    done = {"changed": True, "kept": "portal_before_x"}
+    for node, members, expected in (
+        ({"database": done, "portal": {"changed": True}}, ["ui"], []),
+        ({"database": {"changed": False}}, ["ui"], []),
+        ({"database": {"changed": False}}, [], ["backup-incomplete"]),
+        ({}, ["ui"], ["silent"]),
+        ({"database": {"changed": False, "msg": "is newer"}}, ["ui"], ["portal-restore"]),
+        ({"database": done, "portal": {"msg": "it was not healthy"}}, ["ui"], ["portal-failed"]),
+    ):
+        found = _portal_reports.restored(known, {"set": "/b", "created": "then", "members": members, "nodes": {"ui": node}})
+        assert [problem["code"] for problem in found["problems"]] == expected
+        assert found["ok"] is (not expected)
+        assert found["changed"] is (node.get("database") is done)
