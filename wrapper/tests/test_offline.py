@@ -263,7 +263,7 @@ def test_init_from_a_file(project: Project) -> None:
 
 def test_init_asks_on_a_terminal(project: Project) -> None:
     answers = ["h-ms=192.0.2.1", "", "h-a=192.0.2.11", "Not A Node", "h-b=192.0.2.12", "", "admin", "engine:1.0", ""]
-    code, shown = on_terminal(project, "\n".join(answers) + "\n", "init", "h")
+    code, shown = on_terminal(project, "\n".join(answers) + "\n", "init", "h", "--no-contact")
     assert code == ExitCode.OK, shown
     hosts = (project.root / "inventories" / "h" / "hosts.yml").read_text(encoding="utf-8")
     assert "h-b: {ansible_host: 192.0.2.12}" in hosts
