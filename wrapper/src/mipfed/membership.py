@@ -206,7 +206,8 @@ def add(
     session.arguments = [name, "--address", address]
     more: dict[str, Any] = {"node_name": name, "check_ignore": ignore_check}
     if password:
-        more["node_first_password"] = password
+        # Not a template, whatever is in it.
+        more["node_first_password"] = {"__ansible_unsafe": password}
     bring = data and role == "worker"
     outcome = session.play("hbp.mip.node_add" if bring else "hbp.mip.deploy", session.prepare(), variables=more)
     _ended(outcome, name, f"{name} is a part of {session.source.name}")
