@@ -107,7 +107,9 @@ def test_the_first_password_reaches_the_run_and_no_file(project: Project, sshd: 
     project.playbook(
         "deploy",
         "- hosts: fed-ms\n  gather_facts: false\n  become: false\n  tasks:\n"
-        "    - ansible.builtin.assert: {that: [node_first_password is match('canary-5a .. no .. template$'), node_name == 'fed-wk-9'], quiet: true}\n",
+        "    - ansible.builtin.assert:\n"
+        "        that: [node_first_password is match('canary-5a .. no .. template$'), node_name == 'fed-wk-9']\n"
+        "        quiet: true\n",
     )
     secret = project.root / "secret"
     secret.write_text("canary-5a {{ no }} template\n")
