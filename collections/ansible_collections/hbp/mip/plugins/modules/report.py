@@ -45,6 +45,7 @@ options:
       - lock
       - move
       - node
+      - portal_restore
       - recover
       - restore
       - services
