@@ -33,8 +33,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from emulated import TOOLS, Failure, machines
 from federation import NARROW, Federation
-from machines import TOOLS, Failure, machines
 
 #: The test that failed first; the others go on from what the ones before them have left.
 broken: list[str] = []

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from machines import GATEWAY, ROOT, Failure, Machine, Network, free_port, wait_for
+from emulated import GATEWAY, ROOT, Failure, Machine, Network, free_port, wait_for
 
 from ansible_collections.hbp.mip.plugins.module_utils import _lab_inventory
 

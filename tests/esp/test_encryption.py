@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from emulated import wait_for
 from federation import LARGE, NARROW, OVERLAY, PATH_MTU, Federation
-from machines import wait_for
 
 #: An emulated machine needs minutes where a real one needs seconds; nothing is asserted on time.
 pytestmark = pytest.mark.timeout(7200)

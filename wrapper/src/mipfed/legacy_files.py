@@ -280,16 +280,23 @@ def mipenv(text: str, remarks: Remarks) -> dict[str, Value]:
     return found
 
 
+def _composed(text: str, remarks: Remarks) -> Any:
+    """Return the document with its lines; nothing when it is empty, or no YAML, which is told."""
+    import yaml
+
+    try:
+        return yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        remarks.add(PROBLEM, mark.line + 1 if mark else 0, f"it is no YAML: {getattr(error, 'problem', None) or error}", "correct it")
+        return None
+
+
 def variables_yaml(text: str, remarks: Remarks) -> dict[str, Value]:
     """Read a file of plain variables such as `group_vars/exareme.yaml`; every value is a text."""
     import yaml
 
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        remarks.add(PROBLEM, mark.line + 1 if mark else 0, f"it is no YAML: {getattr(error, 'problem', None) or error}", "correct it")
-        return {}
+    node = _composed(text, remarks)
     if node is None:
         return {}
     if not isinstance(node, yaml.MappingNode):
@@ -308,16 +315,8 @@ class Compose:
 
 def compose(text: str, remarks: Remarks) -> Compose:
     """Read `docker-compose-master.yml`."""
-    import yaml
-
     found = Compose()
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        remarks.add(PROBLEM, mark.line + 1 if mark else 0, f"it is no YAML: {getattr(error, 'problem', None) or error}", "correct it")
-        return found
-    services = _mapping(_mapping(node).get("services"))
+    services = _mapping(_mapping(_composed(text, remarks)).get("services"))
     if image := _mapping(services.get("exareme-keystore")).get("image"):
         found.keystore_image = Value(str(image.value), image.start_mark.line + 1)
     environment = _mapping(services.get("exareme-master")).get("environment")

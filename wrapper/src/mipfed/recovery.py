@@ -282,22 +282,36 @@ def _confirm_by_name(session: Session, confirm: str, text: str) -> None:
         raise declined(f"{confirm!r} is not {name}. Nothing was changed.")
 
 
+def _given(file: Path, identity: Path | None) -> list[str]:
+    """Return the arguments that a repetition needs in any case."""
+    return [str(file), *(["--identity", str(identity)] if identity else [])]
+
+
+def _opened(session: Session, file: Path, identity: Path | None) -> tuple[Path, Path, dict[str, Any]]:
+    """Check all of a backup before anything is touched; return where it is, where its key is, and its manifest.
+
+    :raises MipfedError: CHECK when it is damaged, or of another federation.
+    """
+    module, path = _sets(), file.expanduser().absolute()
+    key = _identity(session, identity)
+    keys = _keys(session, identity)
+    try:
+        return path, key, _manifest(session, module.BackupSet(path), keys, file)
+    except module.BackupError as error:
+        raise MipfedError(ExitCode.CHECK, f"{error}. Nothing was touched.", next=session.call("backup ls")) from None
+
+
 def portal(session: Session, file: Path, identity: Path | None, *, force: bool) -> Outcome:
     """Carry out `ui restore`."""
     from mipfed import ui_reports
 
-    module, path = _sets(), file.expanduser().absolute()
+    session.arguments = [*_given(file, identity), *(["--force"] if force else [])]
     prepared = session.prepare()
-    key = _identity(session, identity)
-    keys = _keys(session, identity)
-    try:
-        manifest = _manifest(session, module.BackupSet(path), keys, file)
-    except module.BackupError as error:
-        raise MipfedError(ExitCode.CHECK, f"{error}. Nothing was touched.", next=session.call("backup ls")) from None
+    path, key, manifest = _opened(session, file, identity)
     nodes = [str(member["node"]) for member in manifest["members"] if member["kind"] == "portal"]
     if not nodes:
         raise MipfedError(
-            ExitCode.CHECK, f"{file} has no database of a portal. Nothing was touched.", next=session.call("backup verify FILE")
+            ExitCode.CHECK, f"{file} has no database of a portal. Nothing was touched.", next=session.call(f"backup verify {file}")
         )
     if not session.options.check:
         session.confirm(
@@ -314,21 +328,9 @@ def portal(session: Session, file: Path, identity: Path | None, *, force: bool) 
 
 def restore(session: Session, file: Path, identity: Path | None, *, confirm: str, replace: bool, data: bool) -> Outcome:
     """Carry out `restore`."""
-    module, path = _sets(), file.expanduser().absolute()
-    session.arguments = [
-        str(file),
-        *(["--identity", str(identity)] if identity else []),
-        *(["--replace"] if replace else []),
-        *(["--data"] if data else []),
-    ]
+    session.arguments = [*_given(file, identity), *(["--replace"] if replace else []), *(["--data"] if data else [])]
     prepared = session.prepare()
-    key = _identity(session, identity)
-    keys = _keys(session, identity)
-    try:
-        opened = module.BackupSet(path)
-        manifest = _manifest(session, opened, keys, file)
-    except module.BackupError as error:
-        raise MipfedError(ExitCode.CHECK, f"{error}. Nothing was touched.", next=session.call("backup ls")) from None
+    path, key, manifest = _opened(session, file, identity)
     node = str(manifest["swarm"]["node"])
     known = {entry["name"]: entry for entry in prepared.resolved["nodes"]}
     before: dict[str, Any] = next((entry for entry in manifest["nodes"] if entry["name"] == node), {})

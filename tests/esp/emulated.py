@@ -162,7 +162,7 @@ def _make_disk(base: Path, work: Path) -> None:
         f"mount -t tmpfs none {work}/scratch && mkdir {work}/scratch/u {work}/scratch/w && "
         f"mount -t overlay -o lowerdir={base}/rootfs,upperdir={work}/scratch/u,workdir={work}/scratch/w overlay {work}/merged && "
         f"cp -a {base}/debs/. {work}/merged{_lab_base.APT_MOUNT}/ && "
-        f"{shlex.quote(sys.executable)} {HERE / 'machines.py'} finish {work}/merged && "
+        f"{shlex.quote(sys.executable)} {HERE / 'emulated.py'} finish {work}/merged && "
         f"mke2fs -q -t ext4 -m 0 -O ^has_journal -E lazy_itable_init=1,nodiscard -d {work}/merged {work}/disk.ext4 {DISK_MB}M"
     )
     done = subprocess.run(
