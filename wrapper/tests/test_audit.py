@@ -9,6 +9,7 @@ import json
 import os
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pytest
 from mipfed import audit
 from mipfed.exitcodes import ExitCode
 
-from .conftest import Project, Sshd, make_key
+from .conftest import REPOSITORY, Project, Sshd, make_key
 from .test_runs import ANSWER, CHANGES, OK
 
 
@@ -152,3 +153,111 @@ def test_a_node_that_was_changed_has_an_entry(project: Project, node: Path) -> N
     verified = project.run("-f", "fed", "audit", "--verify")
     assert verified.code == ExitCode.CHECK
     assert "fed-wk-1" in verified.err and "another one than was written" in verified.err
+
+
+#: What every playbook of the collection begins with; a change in a role's words, one in a loop, and one that fails.
+PLAIN = """\
+- name: Read the inventory
+  hosts: pusher:master:ui:workers
+  gather_facts: false
+  tasks:
+    - name: Resolve and validate the inventory
+      hbp.mip.federation:
+      run_once: true
+      check_mode: false
+- name: Prepare the nodes
+  hosts: master:workers
+  gather_facts: false
+  tasks:
+    - name: Write a file
+      ansible.builtin.copy:
+        content: "hello {{ secret | default('') }}"
+        dest: "{{ inventory_dir }}/{{ inventory_hostname }}.{{ item }}"
+        mode: "0600"
+      loop: [one, two]
+    - name: Stop where it was asked for
+      ansible.builtin.command: "false"
+      changed_when: false
+      when: fails | default(false) | bool
+"""
+
+
+def plain(project: Project, *arguments: str, code: int = 0) -> str:
+    """Run the playbook with ansible-playbook and this project's ansible.cfg, and return what it said."""
+    project.playbook("deploy", PLAIN)
+    playbook = project.collections / "ansible_collections/hbp/mip/playbooks/deploy.yml"
+    _argv, environment = project.command()
+    environment |= {
+        "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"),
+        "ANSIBLE_COLLECTIONS_PATH": str(project.collections),
+        "ANSIBLE_SSH_ARGS": f"-o UserKnownHostsFile={project.root}/inventories/fed/known_hosts",
+    }
+    done = subprocess.run(
+        [Path(sys.executable).parent / "ansible-playbook", playbook, "-i", "inventories/fed", *arguments],
+        cwd=project.root,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def there(node: Path) -> list[dict[str, Any]]:
+    """The journal on the node."""
+    path = node / "journal.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_a_run_without_mipfed_is_written_down_too(project: Project, node: Path) -> None:
+    """Here and on the node that it changed, in the same form, so that both are compared as after a run of mipfed."""
+    said = plain(project, "-e", "secret=canary-73")
+    assert "journal" not in said
+    began, ended = entries(project)
+    assert (began["what"], began["data"]["phase"]) == ("deploy", "began")
+    data = ended["data"]
+    assert (data["phase"], data["result"], data["check"], data["exit_code"]) == ("ended", "ok", False, 0)
+    assert data["began"] == {"n": 1, "hash": began["hash"]}
+    assert ended["text"] == "ok, 6 changes: ansible-playbook deploy.yml -i inventories/fed"
+    assert "fed-wk-1: Write a file [one]" in data["changes"]
+    (entry,) = there(node)
+    assert data["nodes"] == {"fed-wk-1": {"n": entry["n"], "hash": entry["hash"]}}
+    assert entry["data"]["changes"] == ["Write a file [one]", "Write a file [two]"]
+    assert entry["data"]["centre"] == data["began"]
+    assert entry["who"].endswith("federation fed")
+    assert "canary-73" not in json.dumps([began, ended, entry])
+    assert project.run("-f", "fed", "-o", "json", "audit", "--verify").code == ExitCode.OK
+    # The second run changes nothing and does not come back to the node.
+    plain(project, "-e", "secret=canary-73")
+    assert (len(entries(project)), there(node)) == (4, [entry])
+    # A dry run is written down here only.
+    plain(project, "--check")
+    last = entries(project)[-1]
+    assert (last["n"], last["data"]["check"], last["data"]["nodes"]) == (5, True, {})
+    assert last["text"].endswith("to make: ansible-playbook deploy.yml -i inventories/fed --check")
+    assert there(node) == [entry]
+
+
+def test_a_job_of_awx(project: Project, node: Path) -> None:
+    """The node hears who started it there, also of one that fails; a journal in its container would be gone with it."""
+    plain(project, "-e", json.dumps({"awx_job_id": 31, "awx_user_name": "anna", "fails": True}), code=2)
+    assert entries(project) == []
+    (entry,) = there(node)
+    assert entry["who"] == "anna in AWX, federation fed"
+    assert entry["text"] == "failed, 2 changes: ansible-playbook deploy.yml -i inventories/fed"
+    assert (entry["data"]["run"], entry["data"]["centre"]) == ("awx-31", {"awx_job": "31"})
+
+
+def test_a_node_whose_journal_cannot_be_written(project: Project, node: Path) -> None:
+    """The run ends as it would have ended, with a warning, and the entry here says why the node has none."""
+    node.mkdir(parents=True, exist_ok=True)
+    (node / "journal.jsonl").mkdir()
+    try:
+        said = plain(project, "-e", "fails=true", code=2)
+    finally:
+        (node / "journal.jsonl").rmdir()
+    assert "fed-wk-1: its journal has no entry of this run: " in " ".join(said.split())
+    ended = entries(project)[-1]["data"]
+    assert (ended["result"], ended["exit_code"], ended["hosts"]["fed-wk-1"]) == ("failed", 2, "failed")
+    assert "error" in ended["nodes"]["fed-wk-1"]

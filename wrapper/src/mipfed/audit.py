@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -40,55 +38,21 @@ _EXAMINING = frozenset({"check", "plan", "verify", "keycloak plan", "ui audit"})
 KEPT = ("check", "verify", "data", "status")
 #: After these a node has another machine, or another journal.
 _NEW_MACHINE = frozenset({"node add", "node replace"})
-_MOST_CHANGES = 200
 
 
 def folder(federation: str) -> Path:
     """Return the private folder of a federation's journal and of what was found last."""
-    return paths.state_dir() / federation / "audit"
-
-
-@functools.cache
-def _program() -> Any:
-    """Return the hospitals' command as a module."""
-    import importlib.machinery
-    import importlib.util
-
-    from mipfed import ssh
-
-    loader = importlib.machinery.SourceFileLoader("mipfed_journal", str(ssh.collection_file("roles/site/files/mip-site")))
-    spec = importlib.util.spec_from_loader(loader.name, loader)
-    assert spec
-    found: Any = importlib.util.module_from_spec(spec)
-    # Nothing is written beside the collection's files.
-    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    try:
-        loader.exec_module(found)
-    finally:
-        sys.dont_write_bytecode = writes
+    found: Path = _journals().folder(federation)
     return found
+
+
+def _journals() -> Any:
+    return paths.collection_module("plugin_utils._journal")
 
 
 def journal(federation: str) -> Any:
     """Return the functions of `mip-site` for a federation's journal on this machine; there is one at a time."""
-    place, found = folder(federation), _program()
-    found.JOURNAL, found.HEAD, found.PROTECT = str(place / "journal.jsonl"), str(place / "journal.head"), False
-    return found
-
-
-def person() -> str:
-    """Return who runs this program: the person behind sudo where that is known."""
-    import getpass
-    import platform
-
-    return f"{os.environ.get('SUDO_USER') or getpass.getuser()} on {platform.node()}"
-
-
-def _append(federation: str, what: str, text: str, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Append an entry to the journal on this machine. Raises OSError."""
-    folder(federation).mkdir(parents=True, exist_ok=True, mode=0o700)
-    entry: dict[str, Any] = journal(federation).record(what, text, person(), dict(data))
-    return entry
+    return _journals().journal(federation)
 
 
 def keep(federation: str, verb: str, content: Mapping[str, Any]) -> None:
@@ -114,7 +78,8 @@ def recorded(session: Session, prepared: Prepared, job: Job, run: Callable[[], O
         return _ended(session, prepared, job, run(), None, quiet=True)
     began = None
     if not job.check and verb not in _EXAMINING:
-        began = _try(session, lambda: _append(job.federation, verb, f"began: {job.command}", {"phase": "began", "playbook": job.playbook}))
+        data = {"phase": "began", "playbook": job.playbook}
+        began = _try(session, lambda: _journals().append(job.federation, verb, f"began: {job.command}", data))
     return _ended(session, prepared, job, run(), began, quiet=False)
 
 
@@ -129,8 +94,6 @@ def _try(session: Session, write: Callable[[], Any]) -> Any:
 
 
 def _ended(session: Session, prepared: Prepared, job: Job, outcome: Outcome, began: Mapping[str, Any] | None, *, quiet: bool) -> Outcome:
-    import hashlib
-
     done = outcome.done
     if done is None:
         return outcome
@@ -144,17 +107,15 @@ def _ended(session: Session, prepared: Prepared, job: Job, outcome: Outcome, beg
         "result": result,
         "seconds": round(done.seconds, 1),
         "hosts": {name: host.state for name, host in done.collector.hosts.items() if host.state != "waiting"},
-        "changes": changes[:_MOST_CHANGES],
-        "change_count": len(changes),
-        "changes_sha256": hashlib.sha256("\n".join(changes).encode()).hexdigest(),
+        **_journals().listed(changes),
         "slowest": done.collector.slowest(),
     }
     if began:
         data["began"] = {"n": began["n"], "hash": began["hash"]}
         data["nodes"] = _tell_nodes(session, prepared, job, done, began, result)
     if not quiet:
-        count = f"{len(changes)} change{'s' * (len(changes) != 1)}{' to make' if job.check else ''}"
-        _try(session, lambda: _append(job.federation, session.command, f"{result}, {count}: {job.command}", data))
+        count = f"{_journals().counted(changes)}{' to make' if job.check else ''}"
+        _try(session, lambda: _journals().append(job.federation, session.command, f"{result}, {count}: {job.command}", data))
     # What is about some of the nodes only is no picture of the federation.
     for name in () if job.limit or job.variables.get("status_only") else KEPT:
         if (report := done.collector.reports.get(name)) is not None:
@@ -165,8 +126,7 @@ def _ended(session: Session, prepared: Prepared, job: Job, outcome: Outcome, beg
 
 
 def _described(change: Any) -> str:
-    role = f"{change.role.rsplit('.', 1)[-1]} : " if change.role else ""
-    return f"{change.host}: {role}{change.task}{f' [{change.item}]' if change.item else ''}"
+    return f"{change.host}: {_journals().described(change.role, change.task, change.item)}"
 
 
 def _tell_nodes(session: Session, prepared: Prepared, job: Job, done: Done, began: Mapping[str, Any], result: str) -> dict[str, Any]:
@@ -182,19 +142,9 @@ def _tell_nodes(session: Session, prepared: Prepared, job: Job, done: Done, bega
     source = ssh.collection_file("roles/site/files/mip-site")
 
     def tell(node: Mapping[str, Any]) -> dict[str, Any]:
-        changes = by_node[str(node["name"])]
-        request = {
-            "action": "record",
-            "what": session.command,
-            "who": f"{person()}, federation {job.federation}",
-            "text": f"{result}, {len(changes)} change{'s' * (len(changes) != 1)}: {job.command}",
-            "data": {
-                "run": done.folder.name,
-                "changes": changes[:_MOST_CHANGES],
-                "change_count": len(changes),
-                "centre": {"n": began["n"], "hash": began["hash"]},
-            },
-        }
+        more = {"run": done.folder.name, "centre": {"n": began["n"], "hash": began["hash"]}}
+        who = f"{_journals().person()}, federation {job.federation}"
+        request = _journals().node_entry(session.command, who, result, job.command, by_node[str(node["name"])], more)
         if done.collector.hosts[str(node["name"])].counts["unreachable"]:
             return {"error": "it could not be reached any more"}
         try:
