@@ -5,21 +5,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import time
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
-
-from ansible import context
-from ansible.executor.task_queue_manager import TaskQueueManager
-from ansible.playbook.play import Play
-from ansible.plugins.callback import CallbackBase
-from ansible.template import trust_as_template
-
-from ansible_collections.hbp.mip.plugins.plugin_utils import _journal
-
 DOCUMENTATION = r"""
 name: journal
 type: notification
@@ -41,6 +26,21 @@ seealso:
     description: What is in them, and what they show.
     link: https://github.com/HBPMedical/mip-federation/blob/master/docs/audit.md
 """
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ansible import context
+from ansible.executor.task_queue_manager import TaskQueueManager
+from ansible.playbook.play import Play
+from ansible.plugins.callback import CallbackBase
+from ansible.template import trust_as_template
+
+from ansible_collections.hbp.mip.plugins.plugin_utils import _journal
 
 #: What AWX and its predecessor give every job: its number, and who started it.
 _JOBS = (("awx_job_id", "awx_user_name"), ("tower_job_id", "tower_user_name"))
