@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import threading
 import time
-from typing import IO, TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Optional, Set, Tuple
+from typing import IO, TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Mapping, Optional, Set, Tuple
 
 from ansible_collections.hbp.mip.plugins.module_utils import _services, _swarm
 from ansible_collections.hbp.mip.plugins.module_utils._engine import EngineError, connect, engine_call, hide_secrets
@@ -74,7 +74,7 @@ class Item:
         test = (self.spec["TaskTemplate"]["ContainerSpec"].get("Healthcheck") or {}).get("Test")
         return bool(test) and test != ["NONE"]
 
-    def start_waiting(self, spec: Dict[str, Any], tasks: List[Dict[str, Any]]) -> None:
+    def start_waiting(self, spec: Dict[str, Any], tasks: Iterable[Mapping[str, Any]]) -> None:
         """Forget what was seen of earlier tasks: from now on those of `spec` count."""
         self.spec = spec
         self.known_tasks = {str(task["ID"]) for task in tasks}

@@ -599,6 +599,11 @@ def running(tasks: Iterable[Mapping[str, Any]]) -> List[Mapping[str, Any]]:
     return [task for task in tasks if task.get("DesiredState") == "running" and (task.get("Status") or {}).get("State") == "running"]
 
 
+def ended(tasks: Iterable[Mapping[str, Any]]) -> List[Mapping[str, Any]]:
+    """The tasks that are over: what went wrong with them tells nothing about the one that comes after them."""
+    return [task for task in tasks if (task.get("Status") or {}).get("State") in ENDED]
+
+
 def of_template(tasks: Iterable[Mapping[str, Any]], template: Mapping[str, Any]) -> List[Mapping[str, Any]]:
     """The tasks that were made from `template`."""
     wanted = canonical_task(template)

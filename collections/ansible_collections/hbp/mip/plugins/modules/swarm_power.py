@@ -270,7 +270,8 @@ class Power(Rollout):
                 if given_up:
                     # Nobody starts it again, unless its tasks are wanted anew.
                     wanted = _services.forced(wanted)
-            item.start_waiting(wanted, tasks if wanted != spec else [])
+            # Where nothing changes, the swarm tries again by itself: what failed before may be mended since.
+            item.start_waiting(wanted, tasks if wanted != spec else _services.ended(tasks))
             return wanted
 
         present = item.spec

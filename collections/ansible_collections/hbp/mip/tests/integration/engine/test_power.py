@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -102,6 +103,25 @@ def test_what_does_not_start_is_explained_and_the_next_wave_waits(swarm: Swarm, 
     assert failed["manager_lost"] is False
     succeed("swarm_services", manager, project="lab", services=wanted(swarm.image))
     succeed("swarm_power", manager, project="lab", state="started", services=SERVICES)
+
+
+def test_what_is_mended_starts_though_nothing_is_to_be_written(swarm: Swarm, clean: Callable[[], None], tmp_path: Path) -> None:
+    """The swarm still tries a service again that failed a moment ago: that failure is none of the command that comes after the repair."""
+    manager = swarm.manager
+    data = tmp_path / "data"
+    data.mkdir()
+    services = wanted(swarm.image)
+    services[2] |= {"mounts": [{"source": str(data), "target": "/data"}], "restart": {"delay": "15s"}}
+    succeed("swarm_services", manager, project="lab", services=services)
+    succeed("swarm_power", manager, project="lab", state="stopped", services=SERVICES)
+    data.rmdir()
+    failed = call("swarm_power", manager, project="lab", state="started", services=SERVICES, timeout=60)
+    assert [item["action"] for item in failed["services"]] == ["started", "started", "failed"]
+    assert failed["services"][2]["kind"] == "mount"
+    data.mkdir()
+    mended = succeed("swarm_power", manager, project="lab", state="started", services=SERVICES, timeout=60)
+    assert mended["services"][2]["error"] == ""
+    assert running(manager) == {"keystore", "ms_master", "wk-1_exareme"}
 
 
 def test_a_drained_node_does_not_keep_the_others_from_starting(swarm: Swarm, clean: Callable[[], None]) -> None:
