@@ -60,12 +60,18 @@ def test_plan_after_deploy_says_nothing_to_do(federation: Lab) -> None:
     assert "Nothing to do" in federation.run("plan", "--detailed-exitcode").stdout
 
 
-def test_plain_ansible_does_the_same_deploy(federation: Lab) -> None:
+def plain(federation: Lab) -> str:
+    """Deploy without mipfed, and return what Ansible said."""
     command = ["ansible-playbook", "site.yml", "-i", f"inventories/{LAB}"]
     done = subprocess.run(command, cwd=ROOT, env=federation.environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
-    assert "changed=0" in done.stdout
-    assert not [line for line in done.stdout.splitlines() if "changed=" in line and "changed=0" not in line]
+    return done.stdout
+
+
+def test_plain_ansible_does_the_same_deploy(federation: Lab) -> None:
+    said = plain(federation)
+    assert "changed=0" in said
+    assert not [line for line in said.splitlines() if "changed=" in line and "changed=0" not in line]
 
 
 def test_status_and_verify(federation: Lab) -> None:
@@ -164,12 +170,16 @@ def test_a_stopped_engine_is_started(federation: Lab) -> None:
     assert federation.ssh(worker, "systemctl is-enabled docker.service") == "enabled"
 
 
-def test_a_missing_data_folder_is_made_again(federation: Lab) -> None:
+def test_a_missing_data_folder_is_made_again_and_the_journals_have_it(federation: Lab) -> None:
+    """Also without mipfed, whose journals know of the run as of one of its own."""
     worker = federation.workers[1]
     federation.ssh(worker, f"mv /data/{LAB} /data/away")
     try:
-        federation.run("deploy", "-y")
+        plain(federation)
         assert federation.ssh(worker, f"stat -c '%U %a' /data/{LAB}") == "mipadmin 750"
+        (entry,) = federation.json("audit", worker, "--last", "1")["result"]["entries"]
+        assert (entry["what"], entry["text"]) == ("deploy", f"ok, 1 change: ansible-playbook site.yml -i inventories/{LAB}")
+        federation.run("audit", "--verify")
     finally:
         federation.ssh(worker, f"rm -rf /data/{LAB} && mv /data/away /data/{LAB}")
 

@@ -179,6 +179,13 @@ PLAIN = """\
       ansible.builtin.command: "false"
       changed_when: false
       when: fails | default(false) | bool
+- name: Look at another node
+  hosts: ui
+  gather_facts: false
+  tasks:
+    - name: Nothing changes
+      ansible.builtin.command: "true"
+      changed_when: false
 """
 
 

@@ -167,7 +167,9 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._changes.setdefault(result.host.get_name(), []).append(_journal.described(role, result.task.name or result.task.action, item))
 
     def _verb(self) -> str:
-        return Path(self._playbook).stem
+        """Return what mipfed calls the playbook, as far as that is another name than its own."""
+        name = Path(self._playbook).stem
+        return "deploy" if name == "site" else name
 
     def _command(self) -> str:
         """Return the command line as far as it explains the run; what is given with -e may be a secret."""
@@ -249,6 +251,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
                 loader=loader,
             )
             inventory = manager._inventory
+            # The last play was for some hosts only, perhaps.
+            inventory.remove_restriction()
             forks = int(context.CLIARGS.get("forks") or 5)
             writer = _Writer(answers, inventory=inventory, variable_manager=manager, loader=loader, passwords=self._passwords, forks=forks)
             writer.run(play)
