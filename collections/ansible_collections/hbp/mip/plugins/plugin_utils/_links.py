@@ -638,7 +638,7 @@ def judge(
         if cell["level"] == "ok":
             continue
         where = cell["host"] or f"{check.sender} → {check.receiver}"
-        message = f"{_what(check.proto, check.port)} from {check.sender} to {check.receiver} ({check.why}): {cell['evidence']}"
+        message = _message(check.sender, check.receiver, cell)
         (notes if cell["level"] == "note" else problems).append(problem(where, cell["name"], message, _fix(cell)))
     measured = [pair["mtu"] for pair in pairs.values() if pair["mtu"] is not None]
     return {
@@ -651,11 +651,47 @@ def judge(
     }
 
 
+def kept_out(verdict: Mapping[str, Any]) -> list[str]:
+    """Return the hosts whose own rules keep something out, in the order of the links.
+
+    :arg verdict: what :func:`judge` returned.
+    """
+    return list(dict.fromkeys(cell["host"] for pair in verdict["pairs"] for cell in pair["checks"] if _filtered(cell)))
+
+
+def _filtered(cell: Mapping[str, Any]) -> bool:
+    return cell["level"] == "fault" and cell["verdict"] in ("receiver-filter", "sender-filter")
+
+
+def kept_out_by_others(verdict: Mapping[str, Any], hosts: Collection[str]) -> dict[str, Any]:
+    """Say of what these hosts keep out that it is not the federation's own rules, which are in place there.
+
+    :arg verdict: what :func:`judge` returned.
+    """
+    told: dict[str, str] = {}
+    pairs = []
+    for pair in verdict["pairs"]:
+        checks = []
+        for cell in pair["checks"]:
+            if _filtered(cell) and cell["host"] in hosts:
+                longer = f"{cell['evidence']}; the federation's own rules on {cell['host']} are in place, others there keep it out"
+                told[_message(pair["from"], pair["to"], cell)] = _message(pair["from"], pair["to"], {**cell, "evidence": longer})
+                cell = {**cell, "evidence": longer}
+            checks.append(cell)
+        pairs.append({**pair, "checks": checks})
+    problems = [{**entry, "message": told.get(entry["message"], entry["message"])} for entry in verdict["problems"]]
+    return {**verdict, "pairs": pairs, "problems": problems}
+
+
+def _message(sender: str, receiver: str, cell: Mapping[str, Any]) -> str:
+    return f"{_what(cell['proto'], cell['port'])} from {sender} to {receiver} ({cell['why']}): {cell['evidence']}"
+
+
 def opened_by_deploy(verdict: Mapping[str, Any], hosts: Collection[str]) -> dict[str, Any]:
     """Take what the own firewalls of these hosts keep out as a note: a deploy opens them, for a new peer as well.
 
     :arg verdict: what :func:`judge` returned.
-    :arg hosts: nodes with a firewall that a deploy manages (ufw, firewalld, or the guard of a federation).
+    :arg hosts: nodes whose firewall a deploy manages (ufw, firewalld, or the guard of a federation) and is going to change.
     """
     taken: set[tuple[str, str]] = set()
     pairs = []
@@ -663,7 +699,7 @@ def opened_by_deploy(verdict: Mapping[str, Any], hosts: Collection[str]) -> dict
     for pair in verdict["pairs"]:
         checks = []
         for cell in pair["checks"]:
-            if cell["level"] == "fault" and cell["verdict"] in ("receiver-filter", "sender-filter") and cell["host"] in hosts:
+            if _filtered(cell) and cell["host"] in hosts:
                 taken.add((cell["host"], cell["name"]))
                 cell = {**cell, "level": "note", "evidence": cell["evidence"] + "; a deploy opens it"}
             checks.append(cell)

@@ -76,8 +76,9 @@ def check(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
 
     :arg data: ``nodes``, the result of node_check by node name; a node that did not answer is not in it. ``links``, what
         :func:`_links.plan` returned, and ``link_answers``, by node name with ``listened``, ``sent`` and ``collected``, where the
-        links were tried. ``asked``, by node name why it did not answer, empty when it did; without it all were. ``throughput``, whether
-        that was measured. ``ignore``, codes of problems that shall not count.
+        links were tried. ``firewalls``, by node name with ``shown``, what M(hbp.mip.firewall) returned with O(state=shown), of nodes
+        whose own rules keep something out. ``asked``, by node name why it did not answer, empty when it did; without it all were.
+        ``throughput``, whether that was measured. ``ignore``, codes of problems that shall not count.
     :returns: ``nodes`` with their facts, problems and warnings; ``problems`` of all of them and between them; ``ignored``, the problems
         that do not count; ``warnings`` between nodes; ``links``, see :func:`_links.judge`, or None; ``unreachable``.
     """
@@ -173,8 +174,11 @@ def _tried_links(federation: Mapping[str, Any], data: Mapping[str, Any], nodes: 
     in_swarm = [name for name, node in nodes.items() if _swarm_of(node).get("state") in ("worker", "manager")]
     verdict = _links.judge(data["links"], parts["listened"], parts["sent"], parts["collected"], in_swarm, federation["overlay"]["mtu"])
     if federation["firewall"]["manage"]:
-        opened = [name for name, node in nodes.items() if node.get("facts", {}).get("firewalls")]
-        verdict = _links.opened_by_deploy(verdict, opened)
+        shown: Mapping[str, Mapping[str, Any]] = {name: found.get("shown") or {} for name, found in (data.get("firewalls") or {}).items()}
+        # Where all is set as the inventory asks, somebody else's rules keep it out, and a deploy does not change those.
+        settled = [name for name, found in shown.items() if found.get("set") and found.get("drift") == []]
+        opened = [name for name, node in nodes.items() if node.get("facts", {}).get("firewalls") and name not in settled]
+        verdict = _links.opened_by_deploy(_links.kept_out_by_others(verdict, settled), opened)
     if data.get("throughput"):
         rates = {name: (answer.get("rates") or {}).get("pairs", ()) for name, answer in answers.items()}
         verdict = _link_rates.joined(verdict, data["links"], parts["listened"], rates)

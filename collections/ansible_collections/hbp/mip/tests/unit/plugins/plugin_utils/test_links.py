@@ -17,10 +17,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ansible_collections.hbp.mip.plugins.filter.link_kept_out import link_kept_out
 from ansible_collections.hbp.mip.plugins.filter.link_plan import link_plan
 from ansible_collections.hbp.mip.plugins.filter.link_rounds import link_rounds
 from ansible_collections.hbp.mip.plugins.filter.link_targets import link_targets
-from ansible_collections.hbp.mip.plugins.plugin_utils import _links
+from ansible_collections.hbp.mip.plugins.plugin_utils import _links, _reports
 
 DOCS = Path(__file__).resolve().parents[8] / "docs" / "findings.md"
 NODES = (("ms", "master"), ("ui", "ui"), ("wa", "worker"), ("wb", "worker"))
@@ -488,3 +489,23 @@ def test_what_a_deploy_opens_does_not_stop_it(place: str) -> None:
     assert bool(report["problems"]) is not bool(acts)
     assert len(report["notes"]) + len(report["problems"]) == len(fault["notes"]) + len(fault["problems"])
     assert _links.opened_by_deploy(fault, ["wa"]) == fault
+
+
+@pytest.mark.parametrize(("drift", "ok"), [([], False), (["wa is missing among the peers"], True)])
+def test_a_deploy_does_not_open_what_others_keep_out(drift: list[str], ok: bool) -> None:
+    """The guard is as the inventory asks: the packets that the host does not let in are dropped by somebody else's rules."""
+    world = World(lambda check, _size, p: not (check.receiver == "wb" and check.proto == "tcp" and p == "in"), encrypted=False)
+    answers = {
+        name: {"listened": world.listened[name], "sent": world.sent[name], "collected": world.collected[name]} for name in world.sent
+    }
+    assert link_kept_out(world.links, answers) == ["wb"]
+    nodes = {name: {"problems": [], "facts": {"firewalls": ["guard"], "swarm": {}}} for name in world.sent}
+    data = {"nodes": nodes, "links": world.links, "link_answers": answers, "firewalls": {"wb": {"shown": {"set": True, "drift": drift}}}}
+    asked = {**federation(False), "overlay": {"encrypted": False, "mtu": 0}, "firewall": {"manage": True}}
+    told = _reports._tried_links(asked, data, nodes)
+    assert told is not None and told["ok"] is ok
+    found = told["notes" if ok else "problems"]
+    assert {(entry["node"], entry["code"]) for entry in found} == {("wb", "link-tcp-receiver-filter")}
+    words = "a deploy opens it" if ok else "the federation's own rules on wb are in place, others there keep it out"
+    assert all(entry["message"].endswith(words) for entry in found)
+    assert {request["host"] for request in told["requests"]} == (set() if ok else {"wb"})
