@@ -118,6 +118,8 @@ def test_the_wizard_asks_meets_and_lets_the_key_in(real: Project, machines: Mach
     run.answer("Image of the keystore", "")
     run.answer("Are these the keys of your machines?", "y")
     assert run.end() == ExitCode.OK, run.shown
+    # That they know no key of ours is what the wizard is for.
+    assert "UNREACHABLE" not in run.shown
     assert run.shown.count("SHA256:") == 2
     for machine in (master, worker):
         assert machine.run("stat", "-c", "%U", "/home/mipadmin/.ssh/authorized_keys") == "mipadmin"

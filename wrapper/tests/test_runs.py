@@ -246,6 +246,37 @@ def test_unreachable_host_and_the_others_finish(project: Project, closed_port: i
     assert document["hosts"]["fed-wk-2"]["state"] == "unreachable"
 
 
+MAY_BE_AWAY = """\
+- name: Look
+  hosts: master:workers
+  gather_facts: false
+  tasks:
+    - {name: Try, ansible.builtin.ping: {}, ignore_unreachable: true, failed_when: false}
+    - {name: Say, ansible.builtin.debug: {msg: on the controller}}
+    - {name: Need, ansible.builtin.ping: {}}
+    - {name: Go on, ansible.builtin.ping: {}}
+    - {name: End, ansible.builtin.ping: {}}
+"""
+
+
+def test_a_node_that_may_be_away_is_no_alarm(project: Project, closed_port: int) -> None:
+    """It is one when it has no part in what comes, and at the first task that shows so."""
+    project.federation(variables={"fed-wk-2": {**unreachable(closed_port, project), "mip_address": "127.0.8.1"}})
+    project.playbook("deploy", MAY_BE_AWAY)
+    done = project.run("deploy", "-y", "-f", "fed", "-o", "jsonl")
+    assert done.code == ExitCode.UNREACHABLE, done.err
+    told = [(line["event"], line["task"], line.get("status")) for line in done.lines if line["event"] in ("task", "host")
+            and line.get("host", "fed-wk-2") == "fed-wk-2"]  # fmt: skip
+    assert told == [
+        ("task", "Try", None), ("task", "Say", None), ("host", "Try", "ignored"), ("host", "Say", "ok"), ("task", "Need", None),
+        ("task", "Go on", None), ("host", "Need", "unreachable"), ("task", "End", None),
+    ]  # fmt: skip
+    (error,) = done.lines[-1]["errors"]
+    assert (error["code"], error["host"], error["task"]) == ("unreachable", "fed-wk-2", "Need")
+    counts = done.lines[-1]["hosts"]["fed-wk-2"]
+    assert (counts["state"], counts["ignored"], counts["unreachable"]) == ("unreachable", 1, 1)
+
+
 def test_failed_wins_over_unreachable(project: Project, closed_port: int) -> None:
     project.federation(variables={"fed-wk-2": {**unreachable(closed_port, project), "mip_address": "127.0.8.1"}})
     project.playbook("deploy", FAILS.replace("fed-wk-1", "fed-wk-1' or inventory_hostname == 'fed-wk-2"))

@@ -108,8 +108,10 @@ def check(
 
         return sheets.command(session, request_sheet, to, alone=not (throughput or ignore_check or session.options.limit))
     variables = {"check_ignore": ignore_check or [], "check_throughput": throughput, "check_seconds": seconds}
-    outcome = session.play("hbp.mip.check", session.prepare(), variables=variables)
-    return session.report(outcome, "check", reports.check)
+    outcome = session.report(session.play("hbp.mip.check", session.prepare(), variables=variables), "check", reports.check)
+    if outcome.exit_code is ExitCode.OK:
+        outcome.next = session.call("plan")
+    return outcome
 
 
 def _plan(session: Session, *, detailed_exitcode: bool, ignore_check: list[str] | None) -> Outcome:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mipfed.errors import Problem
@@ -174,6 +174,9 @@ class Collector:
         self._item_failures: dict[tuple[str, str], list[str]] = {}
         self._item_changes: set[tuple[str, str]] = set()
         self._counted: dict[str, int] = {}
+        #: Hosts that a task could not reach, with its step and whether another task began since. Ansible does not say whether that ends
+        #: the host's part of the play (`ignore_unreachable`): it does unless the host starts another task.
+        self._away: dict[str, tuple[Step, bool]] = {}
 
     def feed(self, event: Mapping[str, Any]) -> Iterator[Step]:
         """Take one event; yield the steps that it stands for."""
@@ -181,13 +184,16 @@ class Collector:
         data: Mapping[str, Any] = event.get("event_data") or {}
         self.pid = self.pid or int(event.get("pid") or 0)
         if kind == "playbook_on_play_start":
+            yield from self._gone(at_once=True)
             self.play = str(data.get("name") or "")
             yield Step("play", play=self.play)
         elif kind == "playbook_on_task_start":
+            yield from self._gone(at_once=False)
             yield Step("task", play=self.play, task=str(data.get("task") or data.get("name") or ""), role=str(data.get("role") or ""))
         elif kind == "runner_on_start":
             host = self._host(data)
             host.play, host.task = self.play, str(data.get("task") or "")
+            yield from self._goes_on(host)
             if host.state in ("waiting", "ok", "changed"):
                 host.state = "running"
         elif kind in _ENDS:
@@ -196,6 +202,7 @@ class Collector:
             yield from self._item_end(_ITEM_ENDS[kind], data)
         elif kind == "playbook_on_stats":
             self._stats(data)
+            yield from self._gone(at_once=True)
         elif kind == "playbook_on_no_hosts_matched":
             self.no_hosts_matched = True
         elif kind in ("warning", "system_warning"):
@@ -310,7 +317,37 @@ class Collector:
             host.state = status
         elif host.state not in ("failed", "unreachable"):
             host.state = "changed" if host.counts["changed"] else "ok"
-        yield self._step(status, data, message=message)
+        step = self._step(status, data, message=message)
+        if status == "unreachable":
+            yield from self._gone(at_once=True, name=host.name)
+            self._away[host.name] = (step, False)
+        else:
+            yield step
+
+    def _gone(self, *, at_once: bool, name: str = "") -> Iterator[Step]:
+        """Yield the hosts that did not answer and have no part in what comes; at_once: without waiting for the task that begins."""
+        for host, (step, waited) in list(self._away.items()):
+            if name in ("", host):
+                if at_once or waited:
+                    del self._away[host]
+                    # In the end Ansible's totals tell.
+                    ignored = self.finished and not self.hosts[host].counts["unreachable"]
+                    yield replace(step, status="ignored") if ignored else step
+                else:
+                    self._away[host] = (step, True)
+
+    def _goes_on(self, host: Host) -> Iterator[Step]:
+        """Take note that a host has a part in another task, whether or not the one before it could reach it."""
+        step, _waited = self._away.pop(host.name, (None, False))
+        if step is None:
+            return
+        last = max(index for index, failure in enumerate(self.failures) if failure.host == host.name)
+        self.failures[last] = replace(self.failures[last], ignored=True)
+        host.counts["unreachable"] -= 1
+        host.counts["ok"] += 1
+        host.counts["ignored"] += 1
+        host.state = "changed" if host.counts["changed"] else "ok"
+        yield replace(step, status="ignored")
 
     def _stats(self, data: Mapping[str, Any]) -> None:
         """Take Ansible's own totals: they know what was rescued, ignored and hidden."""
