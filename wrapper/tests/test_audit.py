@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import stat
@@ -104,9 +105,16 @@ def test_what_is_known_of_a_node_is_compared() -> None:
 
 @pytest.fixture
 def node(project: Project, sshd: Sshd) -> Iterator[Path]:
-    """A federation whose first worker is a real sshd in a mount namespace of its own; its journal's folder."""
+    """A federation whose first worker is this machine behind a real sshd; its journal's folder."""
     if os.geteuid():
         pytest.skip("the journal of a node is root's")
+    with Path("/run/lock/mipfed-test-journal").open("w") as alone:
+        # This machine's journal is the node's: one test at a time.
+        fcntl.flock(alone, fcntl.LOCK_EX)
+        yield from _journalling(project, sshd)
+
+
+def _journalling(project: Project, sshd: Sshd) -> Iterator[Path]:
     if Path("/var/log/mip/journal.jsonl").exists():
         pytest.skip("this machine is a node of a federation, whose journal is not for tests")
     key = project.root / "id"
