@@ -62,7 +62,8 @@ def create(session: Session) -> Outcome:
     outcome = session.report(played, "backup", recovery_reports.backup)
     report = _mapping(outcome.result)
     if report.get("set") and outcome.exit_code is ExitCode.OK:
-        outcome.next = session.call(f"backup verify {paths.shown(Path(str(report['set'])))}")
+        known = prepared.resolved["backup"]["identity"] or os.environ.get("MIPFED_BACKUP_IDENTITY")
+        outcome.next = session.call(f"backup verify {paths.shown(Path(str(report['set'])))}{'' if known else ' --identity FILE'}")
     return outcome
 
 

@@ -174,7 +174,8 @@ def recover(federation: Mapping[str, Any], data: Mapping[str, Any]) -> Report:
         case = "sole-manager-lost"
         explanation = f"No manager has the state of the swarm any more ({found[managers[0]]['message']})."
         if sets:
-            following = f"mipfed -f {name} restore {sets[-1]['file']}"
+            key = "" if federation["backup"].get("identity") else " --identity FILE"
+            following = f"mipfed -f {name} restore {sets[-1]['file']}{key}"
             explanation += f" There is a backup of {sets[-1]['created']}; restoring it is what keeps the swarm."
         else:
             explanation += " There is no backup of it here. The swarm can only be built anew; data on the nodes stay where they are."

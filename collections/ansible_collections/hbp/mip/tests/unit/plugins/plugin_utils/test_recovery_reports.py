@@ -76,7 +76,11 @@ def test_cases(managers: int, findings: dict[str, str], case: str, expected: lis
 
 def test_a_backup_is_better_than_a_new_swarm() -> None:
     report = judged(1, {"ms": "state-lost", "wk-1": "ok"}, sets=[SET, {**SET, "cluster_id": "c2", "file": "/b/other"}])
-    assert not report["steps"] and report["next"] == "mipfed -f lab restore /b/1.mipbackup"
+    assert not report["steps"] and report["next"] == "mipfed -f lab restore /b/1.mipbackup --identity FILE"
+    known = {**federation(), "backup": {"include_data": False, "identity": "/k"}}
+    data = {"nodes": {"ms": {}, "wk-1": {}, "wk-2": {}}, "recorded": {"cluster_id": "c1"}, "sets": [SET]}
+    data["nodes"]["ms"]["found"] = {"finding": "state-lost", "message": "lost", "local_state": "none", "node": {}}
+    assert _recovery_reports.recover(known, data)["next"] == "mipfed -f lab restore /b/1.mipbackup"
 
 
 def test_another_plan_than_the_shown_one_is_told() -> None:
