@@ -45,6 +45,18 @@ def usage(message: str, *, next: str = "") -> MipfedError:
     return MipfedError(ExitCode.USAGE, message, next=next)
 
 
+def pair(text: str, option: str, form: str, example: str) -> tuple[str, str]:
+    """Read an option's LEFT=RIGHT.
+
+    :arg form: how it is written in the command's help, such as ``NAME=ADDRESS``.
+    :raises MipfedError: USAGE when it is something else.
+    """
+    left, _equals, right = (part.strip() for part in text.partition("="))
+    if not left or not right:
+        raise usage(f"{option} {text!r}: expected {form}, for example {option} {example}")
+    return left, right
+
+
 def configuration(message: str, *, next: str = "") -> MipfedError:
     """Return the error for a configuration that cannot be used; no host has been contacted."""
     return MipfedError(ExitCode.CONFIGURATION, message, next=next)

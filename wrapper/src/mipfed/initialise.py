@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from mipfed import inventory as inventories
 from mipfed import paths
 from mipfed.contact import Access, Asking, ask_access
-from mipfed.errors import MipfedError, Problem, configuration, declined, usage
+from mipfed.errors import MipfedError, Problem, configuration, declined, pair, usage
 from mipfed.exitcodes import ExitCode
 from mipfed.outcome import Outcome
 
@@ -93,10 +93,7 @@ def node(text: str, option: str) -> tuple[str, str]:
 
     :raises MipfedError: USAGE when it is something else.
     """
-    name, equals, address = (part.strip() for part in text.partition("="))
-    if not equals or not name or not address:
-        raise usage(f"{option} {text!r}: expected NAME=ADDRESS, for example {option} hospital-a=192.0.2.11")
-    return name, address
+    return pair(text, option, "NAME=ADDRESS", "hospital-a=192.0.2.11")
 
 
 def from_file(path: Path, name: str) -> Answers:
@@ -219,13 +216,17 @@ def missing(answers: Answers, there: Mapping[str, Mapping[str, Any]], ask: Calla
             answers.ui = _asked_node(ask, "Host of the web portal, as NAME=ADDRESS (empty: none)")
         while given := _asked_node(ask, "Another hospital, as NAME=ADDRESS (empty: no more)"):
             answers.workers.append(given)
-    wanted = [("master", "master", answers.master), ("ui", "ui", answers.ui), *(("worker", "workers", pair) for pair in answers.workers)]
+    wanted = [
+        ("master", "master", answers.master),
+        ("ui", "ui", answers.ui),
+        *(("worker", "workers", worker) for worker in answers.workers),
+    ]
     found: list[Missing] = []
     errors: list[Problem] = []
-    for kind, group, pair in wanted:
-        if pair is None:
+    for kind, group, asked in wanted:
+        if asked is None:
             continue
-        name, address = pair
+        name, address = asked
         known = there.get(name)
         if known is None and kind in kinds and kind != "worker":
             text = f"the {kind} is {kinds[kind]} already, not {name}"

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from mipfed import initialise, legacy_files, paths, vault
-from mipfed.errors import Problem, configuration, usage
+from mipfed.errors import Problem, configuration, pair, usage
 from mipfed.exitcodes import ExitCode
 from mipfed.initialise import NAME
 from mipfed.legacy_files import NOTE, PROBLEM, TAKEN, HostsIni, Remark, Remarks, Stanza, Value
@@ -566,9 +566,9 @@ def named(texts: Sequence[str]) -> dict[str, str]:
     """
     found = {}
     for text in texts:
-        address, equals, name = (part.strip() for part in text.partition("="))
-        if not equals or not address or not NAME.fullmatch(name):
-            raise usage(f"--name {text!r}: expected ADDRESS=NAME, for example --name 192.0.2.11=hospital-a")
+        address, name = pair(text, "--name", "ADDRESS=NAME", "192.0.2.11=hospital-a")
+        if not NAME.fullmatch(name):
+            raise usage(f"--name {text!r}: {name} is no name of lower-case letters, digits and hyphens")
         found[address] = name
     return found
 

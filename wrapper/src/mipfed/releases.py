@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mipfed import completion, paths
-from mipfed.errors import MipfedError, Problem, configuration, usage
+from mipfed.errors import MipfedError, Problem, configuration, pair, usage
 from mipfed.exitcodes import ExitCode
 from mipfed.options import OFFLINE, REMOTE, command, new_application
 from mipfed.outcome import Outcome
@@ -113,9 +113,7 @@ def _wanted(texts: Sequence[str]) -> dict[str, str]:
     """Return the images of `--set`, by what they are for."""
     found: dict[str, str] = {}
     for text in texts:
-        name, equals, reference = text.partition("=")
-        if not equals or not name or not reference:
-            raise usage(f"--set {text}: expected IMAGE=REPOSITORY:TAG, for example --set engine=hbpmip/exareme:24.5.1.")
+        name, reference = pair(text, "--set", "IMAGE=REPOSITORY:TAG", "engine=hbpmip/exareme:24.5.1")
         known = sorted(paths.collection_module("plugin_utils._images").VARIABLES)
         if name not in known:
             raise usage(f"--set {text}: there is no image {name}; there are {', '.join(known)}.")

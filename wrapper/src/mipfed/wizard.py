@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mipfed import paths
-from mipfed.errors import configuration, usage
+from mipfed.errors import configuration, pair, usage
 from mipfed.options import OUTPUT, command
 from mipfed.outcome import Outcome
 from mipfed.session import Session
@@ -27,13 +27,7 @@ _OWN = ("main.yml", "vault.yml", "first_contact.yml")
 
 
 def _pairs(texts: list[str] | None, option: str, example: str) -> dict[str, str]:
-    found = {}
-    for text in texts or ():
-        name, equals, value = (part.strip() for part in text.partition("="))
-        if not equals or not name or not value:
-            raise usage(f"{option} {text!r}: expected NODE=VALUE, for example {option} {example}")
-        found[name] = value
-    return found
+    return dict(pair(text, option, "NODE=VALUE", example) for text in texts or ())
 
 
 def _password(file: Path | None) -> str:

@@ -5,13 +5,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Mapping
 
 ENCRYPTED, CLEAR, NO_PROOF = "encrypted", "clear", "no-proof"
 
 #: Bytes that a VXLAN header with the headers around it takes from the path, and ESP with AES-GCM as the engine counts it.
 _VXLAN_BYTES, _ESP_BYTES = 50, 26
 USUAL_MTU = 1500
+
+
+def is_encrypted(options: Mapping[str, Any]) -> bool:
+    """Whether the options of an overlay network ask for encryption, as the engine reads them."""
+    value = options.get("encrypted")
+    return value is not None and str(value).lower() not in ("false", "0", "f")
 
 
 def overlay_mtu(path: int, encrypted: bool) -> int:

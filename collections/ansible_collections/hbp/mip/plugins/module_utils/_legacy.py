@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Mapping, NamedTuple, Sequence
 
-from ansible_collections.hbp.mip.plugins.module_utils import _services, _swarm
+from ansible_collections.hbp.mip.plugins.module_utils import _encryption, _services, _swarm
 
 STACK_LABEL = "com.docker.stack.namespace"
 DATA_FOLDER = "/root/exareme/data"
@@ -179,11 +179,10 @@ def _network(network: Any, overlay: Mapping[str, Any]) -> List[Dict[str, str]]:
         text = "the services are there, and their network %s is not" % overlay["name"]
         return [problem("", "legacy-network", text, "Name it with mip_overlay.name; docker network ls on the master lists them")]
     options = network.get("Options") or {}
-    encrypted = "encrypted" in options and str(options["encrypted"]).lower() not in ("false", "0", "f")
     pools = (network.get("IPAM") or {}).get("Config") or [{}]
     found: Dict[str, Any] = {
         "driver": str(network.get("Driver") or ""),
-        "encrypted": encrypted,
+        "encrypted": _encryption.is_encrypted(options),
         "subnet": str(pools[0].get("Subnet") or ""),
         "mtu": int(options.get(_MTU_OPTION) or 0),
         "attachable": bool(network.get("Attachable")),
@@ -200,7 +199,7 @@ def _network(network: Any, overlay: Mapping[str, Any]) -> List[Dict[str, str]]:
         return []
     text = "the network %s cannot be kept like this: %s" % (overlay["name"], "; ".join(wrong))
     fix = "Write the present values into mip_overlay, and take it over as it is"
-    if not encrypted and overlay["encrypted"]:
+    if not found["encrypted"] and overlay["encrypted"]:
         fix = (
             "A federation is encrypted. In an announced interruption: stop all with the old pusher, docker network rm %s, then deploy"
             % (overlay["name"])

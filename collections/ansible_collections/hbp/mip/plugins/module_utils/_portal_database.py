@@ -30,6 +30,12 @@ _PIECE = 1 << 20
 _INSIDE = "/tmp"  # noqa: S108
 _SWITCH_SECONDS = 60
 
+
+def container(project: str) -> str:
+    """The name of the database's container."""
+    return "%s_portal-database" % project
+
+
 # Flyway, with which the backend changes its tables, has called its own table differently.
 _SCHEMA = """
 SELECT coalesce(to_regclass('public.flyway_schema_history'), to_regclass('public.schema_version')) IS NOT NULL AS known \\gset

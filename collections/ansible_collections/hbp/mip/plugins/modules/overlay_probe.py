@@ -352,10 +352,9 @@ def _network(identifier: str, path: str) -> dict[str, Any]:
     """What the engine of this host knows of the overlay."""
     found = _docker_http.get("/networks/" + identifier, path, _ENGINE_SECONDS)
     options, labels = found.get("Options") or {}, found.get("Labels") or {}
-    encrypted = options.get("encrypted")
     return {
         "vni": _whole(options.get(_VNI_OPTION)),
-        "encrypted": encrypted is not None and str(encrypted).lower() not in ("false", "0", "f"),
+        "encrypted": _encryption.is_encrypted(options),
         "mtu_option": _whole(options.get(_MTU_OPTION)),
         "path_mtu": _whole(labels.get(PATH_MTU_LABEL)),
     }

@@ -115,9 +115,8 @@ from typing import Any, Dict
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.hbp.mip.plugins.module_utils import _experiments
+from ansible_collections.hbp.mip.plugins.module_utils import _experiments, _portal_database
 from ansible_collections.hbp.mip.plugins.module_utils._engine import EngineError, open_engine
-from ansible_collections.hbp.mip.plugins.module_utils._portal_database import DatabaseError
 from ansible_collections.hbp.mip.plugins.module_utils._snapshot import SnapshotError
 
 _TIME = re.compile(r"\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}(:\d{2})?)?")
@@ -153,7 +152,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     params = module.params
-    container = "%s_portal-database" % params["project"]
+    container = _portal_database.container(params["project"])
     result: Dict[str, Any] = {"changed": False, "experiments": []}
     try:
         given = selection(params)
@@ -171,7 +170,7 @@ def main() -> None:
     except EngineError as error:
         fix = " Next: mipfed -f %s ui status" % params["project"] if error.status in (404, 409) else ""
         module.fail_json(msg="%s.%s" % (error, fix), **result)
-    except (DatabaseError, SnapshotError, ValueError, OSError) as error:
+    except (_portal_database.DatabaseError, SnapshotError, ValueError, OSError) as error:
         module.fail_json(msg="%s. Nothing was removed" % error, **result)
     module.exit_json(**result)
 

@@ -127,7 +127,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     params = module.params
-    container = "%s_portal-database" % params["project"]
+    container = _portal_database.container(params["project"])
     work, words = (save, "Nothing was saved") if params["state"] == "saved" else (restore, "The database is as it was")
     result: Dict[str, Any] = {}
     try:

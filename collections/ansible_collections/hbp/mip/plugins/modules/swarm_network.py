@@ -113,7 +113,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.hbp.mip.plugins.module_utils import _swarm
+from ansible_collections.hbp.mip.plugins.module_utils import _encryption, _swarm
 from ansible_collections.hbp.mip.plugins.module_utils._engine import EngineError, engine_call, open_engine, wait_until
 
 _MTU_OPTION = "com.docker.network.driver.mtu"
@@ -121,12 +121,6 @@ _PATH_MTU_LABEL = "eu.humanbrainproject.mip.path-mtu"
 #: What the engine takes for the MTU between the hosts when it is told none.
 _USUAL_MTU = 1500
 _REMOVE_SECONDS = 30
-
-
-def is_encrypted(options: Dict[str, Any]) -> bool:
-    """Whether the options of an overlay network ask for encryption, as the engine reads them."""
-    value = options.get("encrypted")
-    return value is not None and str(value).lower() not in ("false", "0", "f")
 
 
 def describe(network: Dict[str, Any]) -> Dict[str, Any]:
@@ -138,7 +132,7 @@ def describe(network: Dict[str, Any]) -> Dict[str, Any]:
         "name": network.get("Name", ""),
         "driver": network.get("Driver", ""),
         "scope": network.get("Scope", ""),
-        "encrypted": is_encrypted(options),
+        "encrypted": _encryption.is_encrypted(options),
         "subnet": pool.get("Subnet", ""),
         "gateway": pool.get("Gateway", ""),
         "mtu": int(options.get(_MTU_OPTION) or 0),
