@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 name: journal
 type: notification
-version_added: 0.1.0
+version_added: 0.4.0
 author:
   - The hbp.mip authors (@HBPMedical)
 short_description: Writes who ran what into the journals of the federation

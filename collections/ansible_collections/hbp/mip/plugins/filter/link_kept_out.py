@@ -12,7 +12,7 @@ from ansible_collections.hbp.mip.plugins.plugin_utils import _links
 DOCUMENTATION = r"""
 name: link_kept_out
 short_description: The nodes whose own rules keep something out that a link needs
-version_added: 0.2.0
+version_added: 0.4.0
 description:
   - Returns the nodes whose own firewall keeps out, or does not let go, what M(hbp.mip.link_probe) tried.
 author:

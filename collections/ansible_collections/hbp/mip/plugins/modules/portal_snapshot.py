@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: portal_snapshot
 short_description: Save the web portal's database, or put a saved one in its place
-version_added: 0.5.0
+version_added: 0.4.0
 description:
   - Saves the database with C(pg_dump), as one consistent view, while the portal goes on.
   - With O(state=restored) a dump is read into a database of its own, which then takes the place of the other in one transaction.
