@@ -244,12 +244,19 @@ def faults(federation: Federation, cut: float) -> dict[str, tuple[Callable[[], N
     everybody = [master, *federation.workers]
     container = "docker kill $(docker ps -q -f label=eu.humanbrainproject.mip.service={})"
 
+    flaps: list[threading.Thread] = []
+
     def flap() -> None:
         for _unused in range(10):
             federation.link(worker, "down")
             time.sleep(2)
             federation.link(worker, "up")
             time.sleep(2)
+
+    def begin_to_flap() -> None:
+        # Beside the looks at the federation.
+        flaps.append(threading.Thread(target=flap))
+        flaps[-1].start()
 
     return {
         "keystore killed": (lambda: ignore(federation.ssh, master, container.format("exareme-keystore")), None, 0),
@@ -262,7 +269,7 @@ def faults(federation: Federation, cut: float) -> dict[str, tuple[Callable[[], N
         "all nodes lose power at once": (lambda: federation.power("kill", *everybody), lambda: federation.power("on", *everybody), 10),
         "a hospital's network cut for 5 s": (lambda: federation.link(worker, "down"), lambda: federation.link(worker, "up"), 5),
         f"a hospital's network cut for {cut:.0f} s": (lambda: federation.link(worker, "down"), lambda: federation.link(worker, "up"), cut),
-        "a hospital's network flaps 10 times": (flap, None, 0),
+        "a hospital's network flaps 10 times": (begin_to_flap, lambda: flaps.pop().join(), 40),
     }
 
 
@@ -285,7 +292,8 @@ def table(rows: list[Row], added: Added, load: tuple[float, float, float], chang
         "into the keystore before was there.",
         "",
         f"Measured {time.strftime('%Y-%m-%d', time.gmtime())} with {workers} hospitals on one machine with {os.cpu_count()} processors "
-        f"(Linux {platform.release()}); load average {load[0]:.1f} before the run, {os.getloadavg()[1]:.1f} over its last five minutes.",
+        f"(Linux {platform.release().partition('-')[0]}); load average {load[0]:.1f} before the run, "
+        f"{os.getloadavg()[1]:.1f} over its last five minutes.",
         f"A deploy after all of it made {changed} changes.",
         "",
         "| fault | lasts s | noticed after s | as | well again after s |",
