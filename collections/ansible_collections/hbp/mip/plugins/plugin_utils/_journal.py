@@ -11,18 +11,17 @@ from __future__ import annotations
 import functools
 import getpass
 import hashlib
-import importlib.machinery
-import importlib.util
 import json
 import os
 import platform
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.hbp.mip.plugins.plugin_utils import _site_programs
+
 #: The hospitals' command.
-SOURCE = Path(__file__).resolve().parents[2] / "roles" / "site" / "files" / "mip-site"
+SOURCE = _site_programs.FILES / "mip-site"
 #: Tasks that an entry names; of all of them it has the number and the SHA-256.
 MOST_CHANGES = 200
 #: What Python is started with to run C(program) from its standard input.
@@ -32,18 +31,7 @@ START = 'import sys;exec(compile(sys.stdin.read(),"mip-site","exec"),{"__name__"
 @functools.cache
 def _program() -> Any:
     """Return the hospitals' command as a module."""
-    loader = importlib.machinery.SourceFileLoader("mipfed_journal", str(SOURCE))
-    spec = importlib.util.spec_from_loader(loader.name, loader)
-    if spec is None:
-        raise OSError(f"{SOURCE} cannot be read as a program")
-    found: Any = importlib.util.module_from_spec(spec)
-    # Nothing is written beside the collection's files.
-    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    try:
-        loader.exec_module(found)
-    finally:
-        sys.dont_write_bytecode = writes
-    return found
+    return _site_programs.load(SOURCE.name, "mipfed_journal")
 
 
 def folder(federation: str) -> Path:

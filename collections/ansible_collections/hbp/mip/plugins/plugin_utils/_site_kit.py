@@ -12,20 +12,19 @@ import ast
 import base64
 import functools
 import hashlib
-import importlib.machinery
-import importlib.util
 import io
 import os
 import secrets
 import subprocess
-import sys
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.hbp.mip.plugins.plugin_utils import _site_programs
+
 COLLECTION = Path(__file__).parents[2]
-FILES = COLLECTION / "roles/site/files"
+FILES = _site_programs.FILES
 UTILITIES = COLLECTION / "plugins/module_utils"
 PACKAGE = "ansible_collections.hbp.mip.plugins.module_utils"
 #: What the program imports of the library, which brings what these import.
@@ -42,20 +41,7 @@ class KitError(Exception):
 @functools.lru_cache(maxsize=1)
 def program() -> Any:
     """Return the kit's program as a module."""
-    name = "mip_site_kit_program"
-    loader = importlib.machinery.SourceFileLoader(name, str(FILES / "mip-site-kit"))
-    spec = importlib.util.spec_from_loader(name, loader)
-    if not spec:
-        raise ImportError("%s cannot be read" % (FILES / "mip-site-kit"))
-    module = importlib.util.module_from_spec(spec)
-    # Its classes look for their module by name.
-    sys.modules[name] = module
-    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    try:
-        loader.exec_module(module)
-    finally:
-        sys.dont_write_bytecode = writes
-    return module
+    return _site_programs.load("mip-site-kit", "mip_site_kit_program")
 
 
 def _imports(path: Path) -> Iterator[str]:
