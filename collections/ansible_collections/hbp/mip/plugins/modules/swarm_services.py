@@ -707,10 +707,10 @@ class Deployment(Rollout):
         """Apply one wave and wait for it."""
         tasks = self.read_tasks(members)
         for item in members:
-            item.known_tasks = {str(task["ID"]) for task in tasks.get(item.service_id, [])}
+            present = tasks.get(item.service_id, [])
+            # Where nothing changes, the swarm tries again by itself: what failed before may be mended since.
+            item.start_waiting(item.spec, _services.ended(present) if item.action == UNCHANGED else present)
             if item.action == UNCHANGED:
-                # What an earlier run left behind counts: nothing new is coming.
-                item.known_tasks = set()
                 continue
             try:
                 if item.action == CREATED:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -313,6 +314,26 @@ def test_missing_bind_source(swarm: Swarm, clean: Callable[[], None]) -> None:
     assert "unbound on wk-1" in result.msg
     assert time.monotonic() - began < 20
     assert not specs(swarm)
+
+
+def test_what_was_mended_counts_no_more(swarm: Swarm, clean: Callable[[], None], tmp_path: Path) -> None:
+    """The swarm tries again by itself: what failed before the repair is no failure of a deploy that changes nothing."""
+    data = tmp_path / "data"
+    data.mkdir()
+    wanted = service(swarm, "mended", "wk-1", mounts=[{"source": str(data), "target": "/data"}], restart={"delay": "15s"})
+    assert not deploy(swarm, wanted).failed
+    manager = swarm.manager.client()
+    data.rmdir()
+    worker = swarm.worker.client()
+    for container in worker.containers(filters={"name": "mended"}):
+        worker.kill(container["Id"])
+    wait_for(
+        lambda: [task for task in manager.tasks(filters={"service": "mended"}) if task["Status"]["State"] == "rejected"], 60, "the failure"
+    )
+    data.mkdir()
+    result = deploy(swarm, wanted)
+    assert not result.failed, result.msg
+    assert action(result, "mended") == "unchanged"
 
 
 def test_command_that_is_not_there(swarm: Swarm, clean: Callable[[], None]) -> None:
