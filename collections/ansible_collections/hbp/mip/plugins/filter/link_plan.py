@@ -29,6 +29,11 @@ options:
     type: list
     elements: str
     required: true
+  swarms:
+    description: Ids of the swarms that nodes are in, by their names. What passes between two of the same swarm is not asked.
+    type: dict
+    default: {}
+    version_added: 0.4.0
 """
 
 EXAMPLES = r"""
@@ -80,9 +85,9 @@ _value:
 """
 
 
-def link_plan(federation: Mapping[str, Any], nodes: Collection[str]) -> dict[str, Any]:
+def link_plan(federation: Mapping[str, Any], nodes: Collection[str], swarms: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Return what has to pass between these nodes, with a new nonce."""
-    return _links.plan(federation, nodes, run=secrets.token_hex(16))
+    return _links.plan(federation, nodes, run=secrets.token_hex(16), swarms=swarms)
 
 
 class FilterModule:

@@ -61,7 +61,11 @@ class Check(NamedTuple):
 
 
 def plan(
-    federation: Mapping[str, Any], nodes: Collection[str] | None = None, sizes: Sequence[int] = SIZES, run: str = ""
+    federation: Mapping[str, Any],
+    nodes: Collection[str] | None = None,
+    sizes: Sequence[int] = SIZES,
+    run: str = "",
+    swarms: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Say what has to pass between the nodes of a federation, as arguments of the module.
 
@@ -70,6 +74,7 @@ def plan(
     :arg nodes: names of the nodes that can be asked; the others are left out. All by default.
     :arg sizes: sizes in bytes of the IP packets that measure the path's MTU.
     :arg run: the run's nonce, only passed on.
+    :arg swarms: ids of the swarms that nodes are in, by name. Between two of the same swarm nothing is tried: of those `verify` tells more.
     :returns: ``run``; ``listen`` and ``send``, both by node name, the arguments of M(hbp.mip.link_probe) besides ``mode`` and ``run``;
         ``checks``, a list of dictionaries with the fields of :class:`Check`; ``nodes``, ``encrypted``, ``data_path_port``.
     """
@@ -79,7 +84,14 @@ def plan(
     engine_port = int((federation.get("engine") or {}).get("port") or ENGINE_PORT)
     # the overlay's own MTU is tried itself; between two usual sizes it would seem too large
     sizes = sorted({*sizes, *([int(federation["overlay"]["mtu"])] if federation["overlay"].get("mtu") else [])})
-    checks = [check for a in chosen for b in chosen for check in _between(a, b, encrypted, data_path_port, engine_port, tuple(sizes))]
+    swarms = swarms or {}
+    checks = [
+        check
+        for a in chosen
+        for b in chosen
+        if not swarms.get(a["name"]) or swarms[a["name"]] != swarms.get(b["name"])
+        for check in _between(a, b, encrypted, data_path_port, engine_port, tuple(sizes))
+    ]
     by_pair: dict[tuple[str, str], list[Check]] = {}
     by_node: dict[str, list[Check]] = {node["name"]: [] for node in chosen}
     for check in checks:

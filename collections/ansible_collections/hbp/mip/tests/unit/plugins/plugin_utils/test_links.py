@@ -183,6 +183,17 @@ def test_nodes_that_cannot_be_asked_are_left_out() -> None:
     assert link_plan(federation(), ["ms"])["run"] != links["run"]
 
 
+def test_between_members_of_one_swarm_nothing_is_tried() -> None:
+    given = federation(nodes=(*NODES, ("wn", "worker")))
+    swarms = {"ms": "s1", "wa": "s1", "wb": "s2", "wn": ""}
+    links = link_plan(given, [node["name"] for node in given["nodes"]], swarms)
+    tried = {frozenset((check["sender"], check["receiver"])) for check in links["checks"]}
+    assert tried == {frozenset(pair) for pair in (("ms", "wb"), ("wa", "wb"), ("ms", "wn"), ("wa", "wn"), ("wb", "wn"), ("ui", "ms"))}
+    assert {target["node"] for target in links["send"]["wa"]["targets"]} == {"wb", "wn"}
+    # Nodes without a swarm are no swarm.
+    assert link_plan(given, ["wa", "wn"], {"wa": "", "wn": ""})["checks"] == link_plan(given, ["wa", "wn"])["checks"] != []
+
+
 def test_targets_know_where_the_probe_itself_listens() -> None:
     links = _links.plan(federation())
     listening = [
