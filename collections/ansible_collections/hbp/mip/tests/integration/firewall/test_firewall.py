@@ -241,6 +241,24 @@ class TestNeverCutsSsh:
         applied.inventory(**MANAGERS)
         same(applied, before, *GUARDED)
 
+    def test_connections_that_the_inventory_shares_are_left_before_the_rules_are_kept(self, applied: Federation) -> None:
+        shared = f"-o ControlMaster=auto -o ControlPersist=60 -o ControlPath={applied.folder}/shared-%C"
+        applied.inventory({"ansible_ssh_args": shared}, **MANAGERS)
+        before = states(applied)
+        more = {"firewall_published": [{"port": 9091, "allow": [applied.address("web")], "why": "the engine"}]}
+        played = applied.play(limit="wk-2", **more)
+        assert played.code == 0 and played.changed == {"wk-2"}, played.output
+        assert played.of("Come back over a new one", "wk-2"), "over the first connection the rules could not be kept"
+        assert states(applied)["wk-2"] != before["wk-2"]
+        assert "confirmed" in applied.ssh("wk-2", "cat /var/lib/mip/firewall/brain/outcome")
+        applied.inventory(**MANAGERS)
+        applied.play(limit="wk-2")
+        assert states(applied) == before
+        plain = applied.play(limit="wk-2", **more)
+        assert plain.code == 0 and "Come back over a new one" not in plain.output, "a connection of its own needs no second look"
+        applied.play(limit="wk-2")
+        same(applied, before, *GUARDED)
+
     def test_the_same_connection_proves_nothing(self, applied: Federation) -> None:
         before = states(applied)
         book = """
