@@ -16,6 +16,7 @@ Beside the connections the listener acknowledges datagrams, `nonce` and `size` a
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import hmac
 import json
@@ -47,6 +48,8 @@ _HEADERS = 28
 
 _LARGEST_CROWD = 64
 _STALL_SECONDS = 15.0
+# What gossip has not told yet is there within some times of this.
+_GOSSIP_SECONDS = 0.5
 
 
 class ProbeError(Exception):
@@ -288,9 +291,25 @@ def _request(nonce: str, operation: str, size: int) -> bytes:
     return json.dumps({"nonce": nonce, "op": operation, "size": size}).encode("ascii") + b"\n"
 
 
+def _dial(address: tuple[str, int], timeout: float) -> socket.socket:
+    """Connect within `timeout` seconds. Raises OSError.
+
+    Hosts hear of a container by gossip, a moment after it has started: an address that nobody answers for is asked for again.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            return socket.create_connection(address, timeout=max(0.1, deadline - time.monotonic()))
+        except OSError as error:
+            if error.errno != errno.EHOSTUNREACH or time.monotonic() + _GOSSIP_SECONDS >= deadline:
+                raise
+        time.sleep(_GOSSIP_SECONDS)
+
+
 def _connect(target: dict[str, Any], timeout: float) -> socket.socket:
     try:
-        connection = socket.create_connection((target["address"], target["port"]), timeout=timeout)
+        connection = _dial((target["address"], target["port"]), timeout)
+        connection.settimeout(timeout)
     except socket.timeout as error:
         raise ProbeError(
             "no answer within %g seconds; containers on different hosts cannot reach each other, often because a firewall "

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -67,6 +68,27 @@ def test_echo_and_store() -> None:
         assert _probe.large_transfer(target, 1, 5)[0] == 1
         assert _probe.large_transfer(target, _probe.CHUNK + 1, 5)[0] == _probe.CHUNK + 1
         assert talk(target, line() + b"abc" + line() + b"def") == b"abcdef"
+
+
+def test_an_address_that_the_hosts_have_not_heard_of_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[float] = []
+    connect = socket.create_connection
+
+    def unknown(address: tuple[str, int], timeout: float) -> socket.socket:
+        calls.append(timeout)
+        if len(calls) < 3:
+            raise OSError(errno.EHOSTUNREACH, os.strerror(errno.EHOSTUNREACH))
+        return connect(address, timeout)
+
+    monkeypatch.setattr(_probe, "_GOSSIP_SECONDS", 0.01)
+    monkeypatch.setattr(socket, "create_connection", unknown)
+    with listener() as target:
+        assert _probe.small_round_trip(target, 5) > 0
+        assert len(calls) == 3 and calls == sorted(calls, reverse=True)
+        calls[:] = []
+        with pytest.raises(_probe.ProbeError, match="cannot connect: No route to host"):
+            _probe.small_round_trip(target, 0)
+        assert len(calls) == 1
 
 
 @pytest.mark.parametrize(
