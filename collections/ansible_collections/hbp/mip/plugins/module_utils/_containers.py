@@ -15,10 +15,9 @@ import json
 import os
 import re
 import secrets
-import tempfile
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple
 
-from ansible_collections.hbp.mip.plugins.module_utils import _services
+from ansible_collections.hbp.mip.plugins.module_utils import _files, _services
 
 PROJECT = "eu.humanbrainproject.mip.federation"
 COMPONENT = "eu.humanbrainproject.mip.portal"
@@ -57,21 +56,6 @@ def check_secret(name: str, value: str) -> str:
     if "\0" in value or value.endswith("\n"):
         raise ContainerError("the secret %s has a NUL, or ends with a line feed: neither can be handed to a container unchanged" % name)
     return value
-
-
-def write_private(path: str, data: bytes, mode: int) -> None:
-    """Replace a file in one step. Its folder must exist."""
-    handle, draft = tempfile.mkstemp(prefix="." + os.path.basename(path) + ".", dir=os.path.dirname(path))
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fchmod(stream.fileno(), mode)
-            os.fsync(stream.fileno())
-        os.rename(draft, path)
-    except BaseException:
-        os.unlink(draft)
-        raise
 
 
 def read_bytes(path: str) -> Optional[bytes]:
@@ -115,7 +99,7 @@ class SecretFiles:
         if key not in self._invented:
             self._invented[key] = make()
             if not self.dry:
-                write_private(os.path.join(self._folder("generated"), key), self._invented[key], 0o600)
+                _files.replace(os.path.join(self._folder("generated"), key), self._invented[key], 0o600)
         return self._invented[key]
 
     def password(self, key: str) -> str:
@@ -154,7 +138,7 @@ class SecretFiles:
                 continue
             path = os.path.join(self._folder(component), name)
             if name in values:
-                write_private(path, values[name].encode("utf-8"), 0o444)
+                _files.replace(path, values[name].encode("utf-8"), 0o444)
             else:
                 os.unlink(path)
 
@@ -184,7 +168,7 @@ def write_files(wanted: Iterable[Mapping[str, Any]], dry: bool) -> Dict[str, byt
         written[path] = data
         if not dry:
             os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-            write_private(path, data, mode)
+            _files.replace(path, data, mode)
     return written
 
 

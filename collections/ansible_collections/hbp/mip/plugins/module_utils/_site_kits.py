@@ -13,9 +13,10 @@ import hashlib
 import hmac
 import json
 import os
-import tempfile
 import time
 from typing import Any, Dict, List, Mapping, Optional, Sequence
+
+from ansible_collections.hbp.mip.plugins.module_utils import _files
 
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 DIRECTORY = "/var/lib/mip"
@@ -63,16 +64,8 @@ def save(path: str, kits: Mapping[str, Mapping[str, Any]]) -> None:
     folder = os.path.dirname(path)
     os.makedirs(os.path.dirname(folder) or "/", 0o755, exist_ok=True)
     os.makedirs(folder, 0o700, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=".kits-", dir=folder)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            json.dump({"schema": 1, "kits": kits}, stream, indent=1, sort_keys=True)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    text = json.dumps({"schema": 1, "kits": kits}, indent=1, sort_keys=True)
+    _files.replace(path, text.encode("utf-8"), 0o600)
 
 
 def token_id(token: str) -> str:

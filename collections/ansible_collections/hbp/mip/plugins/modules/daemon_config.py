@@ -109,7 +109,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.hbp.mip.plugins.module_utils import _daemon, _docker_http
+from ansible_collections.hbp.mip.plugins.module_utils import _daemon, _docker_http, _files
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _VALIDATION_SECONDS = 30
@@ -172,17 +172,7 @@ def _write(path: str, text: str, before: str) -> str:
     os.makedirs(folder, 0o755, exist_ok=True)
     previous = path + ".previous"
     for target, content in ((previous, before or "{}\n"), (path, text)):
-        handle, temporary = tempfile.mkstemp(prefix=".daemon-", dir=folder)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fchmod(stream.fileno(), 0o644)
-                os.fsync(stream.fileno())
-            os.replace(temporary, target)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        _files.replace(target, content.encode("utf-8"), 0o644)
     return previous
 
 

@@ -338,7 +338,7 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.hbp.mip.plugins.module_utils import _containers, _image_store
+from ansible_collections.hbp.mip.plugins.module_utils import _containers, _files, _image_store
 from ansible_collections.hbp.mip.plugins.module_utils._containers import PREVIOUS, ContainerError
 from ansible_collections.hbp.mip.plugins.module_utils._engine import EngineError, engine_call, open_engine, post_json
 from ansible_collections.hbp.mip.plugins.module_utils._registry import RegistryError
@@ -432,7 +432,7 @@ class Portal:
         if self.dry:
             return
         os.makedirs(self.params["directory"], mode=0o700, exist_ok=True)
-        _containers.write_private(os.path.join(self.params["directory"], _STOPPED), json.dumps(self.stops).encode("utf-8"), 0o600)
+        _files.replace(os.path.join(self.params["directory"], _STOPPED), json.dumps(self.stops).encode("utf-8"), 0o600)
 
     def list_items(self) -> List[Item]:
         """Return all containers, the wanted ones first."""
