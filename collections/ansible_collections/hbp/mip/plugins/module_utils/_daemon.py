@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, The hbp.mip authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The Docker engine's configuration file: merging, and what a change asks of the running engine."""
+"""The Docker engine's configuration file: what is to become of it, and what a change asks of the running engine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ import ipaddress
 import json
 import os
 import time
-from typing import Any
+from typing import Any, Callable, NamedTuple
+
+from ansible_collections.hbp.mip.plugins.module_utils import _docker_http
+
+PATH = "/etc/docker/daemon.json"
 
 # What the engine takes over at SIGHUP (daemon/reload.go of moby 20.10 to 29); everything else needs a restart.
 RELOADABLE = frozenset(
@@ -41,6 +45,71 @@ _FLAGS = {"hosts": ("-H", "--host"), "data-root": ("-g", "--data-root"), "debug"
 
 class ConfigError(Exception):
     """The configuration file cannot be used as it is, or what is wanted cannot be written into it."""
+
+
+class Plan(NamedTuple):
+    """What becomes of the file: its text before and after, and the keys that differ.
+
+    `pending` are keys of the file that the running engine does not follow, `conflicts` flags with which it would not start again.
+    """
+
+    before: str
+    after: str
+    keys: list[str]
+    pending: list[str]
+    conflicts: list[str]
+
+
+def plan(path: str, wanted: dict[str, Any], info: Callable[[], dict[str, Any] | None]) -> Plan:
+    """Compare the file with what is wanted, and with what the engine runs with. Raises ConfigError.
+
+    `info` asks the running engine about itself, None when it does not answer; it is called only where that matters.
+    """
+    text = _read(path)
+    present = parse(text, path)
+    merged = merge(present, wanted)
+    keys = changed_keys(present, merged)
+    pid = _docker_http.daemon_pid()
+    conflicts = flags_in_conflict(keys, command_line(pid)) if pid else []
+    return Plan(text, render(merged), keys, _pending(path, present, pid, info) if pid else [], conflicts)
+
+
+def in_order(wanted: dict[str, Any], info: dict[str, Any] | None) -> bool:
+    """Whether the engine's configuration is as wanted and in force, so that there is nothing to do and nothing to tell about it."""
+    try:
+        found = plan(PATH, wanted, lambda: info)
+    except Exception:  # whatever it is, the module daemon_config meets it as well and tells it
+        return False
+    return not (found.keys or found.pending or found.conflicts)
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return stream.read()
+    except FileNotFoundError:
+        return ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("%s cannot be read: %s" % (path, error)) from error
+
+
+def _pending(path: str, present: dict[str, Any], pid: int, info: Callable[[], dict[str, Any] | None]) -> list[str]:
+    """Keys of the file that the running engine does not follow, because an earlier run was cut off before the restart."""
+    arguments = command_line(pid)
+    if path != PATH and path not in " ".join(arguments):
+        return []
+    found = set()
+    previous = path + ".previous"
+    try:
+        if os.path.exists(previous) and os.stat(path).st_mtime > started_at(pid) + 0.05:
+            former = parse(_read(previous), previous)
+            found.update(needs_restart(changed_keys(former, present)))
+    except (OSError, ValueError, IndexError, ConfigError):
+        pass
+    told = info()
+    if told is not None:
+        found.update(not_in_force(present, told))
+    return sorted(found)
 
 
 def parse(text: str, path: str) -> dict[str, Any]:

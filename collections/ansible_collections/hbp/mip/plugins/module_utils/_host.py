@@ -25,6 +25,7 @@ from typing import Any, Callable
 
 from ansible_collections.hbp.mip.plugins.module_utils import (
     _advisories,
+    _daemon,
     _der,
     _docker_http,
     _gates_network,
@@ -522,9 +523,11 @@ def service_state(unit: str) -> str:
     )
 
 
-def engine(socket_path: str, installed: dict[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
+def engine(socket_path: str, installed: dict[str, str], daemon: dict[str, Any] | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
     """The engine and its part in a swarm: (docker, swarm). `installed` are the packages with their versions.
 
+    With the settings that `daemon` asks for, `docker` tells whether the engine is `configured` so. An engine that runs but does not
+    answer is not: what it runs with is not known.
     A stopped engine is not woken: systemd starts it when somebody connects to its socket, and a check changes nothing.
     """
     executable = docker_executable()
@@ -551,6 +554,8 @@ def engine(socket_path: str, installed: dict[str, str]) -> tuple[dict[str, Any],
         **engine_configuration(pid),
         "cgroup": "2" if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else "1",
     }
+    if daemon is not None:
+        docker["configured"] = False
     swarm: dict[str, Any] = {
         "state": "none" if not origin else "unknown",
         "node_id": "",
@@ -565,6 +570,8 @@ def engine(socket_path: str, installed: dict[str, str]) -> tuple[dict[str, Any],
             docker["error"] = "the engine is stopped"
             docker["service"] = service_state("docker.service")
             _swarm_from_disk(docker["root_dir"], swarm)
+            if daemon is not None:
+                docker["configured"] = _daemon.in_order(daemon, None)
         return docker, swarm
     try:
         info = _docker_http.get("/info", socket_path, _ENGINE_TIMEOUT)
@@ -595,6 +602,8 @@ def engine(socket_path: str, installed: dict[str, str]) -> tuple[dict[str, Any],
             "no_proxy": str(info.get("NoProxy") or ""),
         },
     )
+    if daemon is not None:
+        docker["configured"] = _daemon.in_order(daemon, info)
     docker["from"] = "snap" if docker["root_dir"].startswith("/var/snap/") else (origin or "other")
     _swarm_from_engine(info, docker["root_dir"], socket_path, swarm)
     return docker, swarm
@@ -728,11 +737,12 @@ def gather(
     registry: str = "",
     registry_tls: bool = True,
     data_path_port: int = 4789,
+    daemon: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """All facts in one dictionary; `kernel` also tries what the overlay needs of the kernel and asks the name servers and `registry`."""
     offset = None if reference_time is None else round(time.time() - reference_time, 3)
     installed = packages()
-    docker, swarm = engine(socket_path, installed)
+    docker, swarm = engine(socket_path, installed, daemon)
     total, available = memory()
     wanted = ["/", docker["root_dir"], "/etc/docker", "/var/lib/mip"]
     if data_dir:

@@ -116,16 +116,6 @@ _VALIDATION_SECONDS = 30
 _INFO_SECONDS = 5.0
 
 
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8") as stream:
-            return stream.read()
-    except FileNotFoundError:
-        return ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise _daemon.ConfigError("%s cannot be read: %s" % (path, error)) from error
-
-
 def _refusal(executable: str, text: str, folder: str) -> str | None:
     """What the engine says against a configuration, empty when nothing; None when it cannot look at one."""
     handle, path = tempfile.mkstemp(prefix="daemon-", suffix=".json", dir=folder)
@@ -176,24 +166,12 @@ def _write(path: str, text: str, before: str) -> str:
     return previous
 
 
-def _pending(path: str, present: dict[str, Any], pid: int) -> list[str]:
-    """Keys of the file that the running engine does not follow, because an earlier run was cut off before the restart."""
-    arguments = _daemon.command_line(pid)
-    if path != "/etc/docker/daemon.json" and path not in " ".join(arguments):
-        return []
-    found = set()
-    previous = path + ".previous"
+def _info() -> dict[str, Any] | None:
     try:
-        if os.path.exists(previous) and os.stat(path).st_mtime > _daemon.started_at(pid) + 0.05:
-            former = _daemon.parse(_read(previous), previous)
-            found.update(_daemon.needs_restart(_daemon.changed_keys(former, present)))
-    except (OSError, ValueError, IndexError, _daemon.ConfigError):
-        pass
-    try:
-        found.update(_daemon.not_in_force(present, _docker_http.get("/info", timeout=_INFO_SECONDS)))
+        found: dict[str, Any] = _docker_http.get("/info", timeout=_INFO_SECONDS)
     except _docker_http.DockerError:
-        pass
-    return sorted(found)
+        return None
+    return found
 
 
 def main() -> None:
@@ -201,29 +179,21 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "content": {"type": "dict", "required": True},
-            "path": {"type": "path", "default": "/etc/docker/daemon.json"},
+            "path": {"type": "path", "default": _daemon.PATH},
             "executable": {"type": "path"},
         },
         supports_check_mode=True,
     )
     path = module.params["path"]
-    wanted = module.params["content"]
     try:
-        text = _read(path)
-        present = _daemon.parse(text, path)
-        merged = _daemon.merge(present, wanted)
-        keys = _daemon.changed_keys(present, merged)
-        pid = _docker_http.daemon_pid()
-        conflicts = _daemon.flags_in_conflict(keys, _daemon.command_line(pid)) if pid else []
+        text, after, keys, pending, conflicts = _daemon.plan(path, module.params["content"], _info)
         if conflicts:
             raise _daemon.ConfigError(
                 "the engine on this host is started with %s, and does not start when %s sets the same. Nothing was changed. "
                 "Remove the flag from the service: sudo systemctl edit --full docker.service" % (", ".join(conflicts), path)
             )
         executable = module.params["executable"] or shutil.which("dockerd", path=_PATH)
-        after = _daemon.render(merged)
         validated = bool(keys and executable and _validate(executable, text, after, module.tmpdir))
-        pending = _pending(path, present, pid) if pid else []
         restart = sorted(_daemon.needs_restart(sorted({*keys, *pending})))
         result: dict[str, Any] = {
             "changed": bool(keys or pending),

@@ -134,6 +134,12 @@ options:
         description: Its TCP port.
         type: int
         required: true
+  daemon:
+    description:
+      - The settings that the engine is to have, as M(hbp.mip.daemon_config) takes them.
+      - With them the facts tell whether that module would have anything to do.
+    type: dict
+    version_added: 0.4.0
   docker_socket:
     description: The engine's socket.
     type: path
@@ -253,7 +259,8 @@ facts:
         C(insecure_registries), C(cgroup), C(package) (its full version), C(advisories) (those that its list of changes names as fixed),
         C(rootless), C(twice) (from snap as well), C(firewall_backend), C(iptables), C(ip_masq), C(ip_forward), C(own_networks),
         C(config_error) and C(proxy) (C(http), C(https), C(no_proxy), without passwords); while it runs also
-        C(live_restore) and C(logging_driver), otherwise C(service).
+        C(live_restore) and C(logging_driver), otherwise C(service). With O(daemon) also C(configured) (whether M(hbp.mip.daemon_config)
+        would find nothing to change and nothing to complain about; false where there is no engine).
       type: dict
     swarm:
       description: >-
@@ -398,6 +405,7 @@ def main() -> None:
                 "type": "dict",
                 "options": {"host": {"type": "str", "required": True}, "port": {"type": "int", "required": True}},
             },
+            "daemon": {"type": "dict"},
             "docker_socket": {"type": "path", "default": "/var/run/docker.sock"},
             "fail_on_problems": {"type": "bool", "default": False},
         },
@@ -441,6 +449,7 @@ def main() -> None:
         given["registry"] or "",
         given["registry_tls"],
         given["data_path_port"],
+        given["daemon"],
     )
     found = _gates.judge(facts, wanted)
     facts["store"] = _store.look(given["store"]["host"], given["store"]["port"]) if given["store"] else {}

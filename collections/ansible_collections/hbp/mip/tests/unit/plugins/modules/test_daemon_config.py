@@ -142,6 +142,53 @@ def test_what_the_engine_does_not_follow_yet() -> None:
     assert _daemon.not_in_force(late, info) == ["insecure-registries", "registry-mirrors", "live-restore", "log-driver"]
 
 
+RUNNING = ["/usr/sbin/dockerd", "-H", "fd://"]
+
+
+@pytest.fixture
+def planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What is to become of a file beside an engine that runs with these arguments and says this of itself."""
+    path = tmp_path / "daemon.json"
+    monkeypatch.setattr(_daemon, "PATH", str(path))
+
+    def plan(text: str, wanted: dict[str, Any], info: dict[str, Any] | None, arguments: list[str] | None) -> _daemon.Plan:
+        path.write_text(text)
+        monkeypatch.setattr(_daemon._docker_http, "daemon_pid", lambda: os.getpid() if arguments else 0)
+        monkeypatch.setattr(_daemon, "command_line", lambda _pid: arguments)
+        return _daemon.plan(str(path), wanted, lambda: info)
+
+    plan.path = path  # type: ignore[attr-defined]
+    return plan
+
+
+def test_a_file_as_wanted_and_in_force(planned: Any) -> None:
+    found = planned('{"log-driver": "local", "debug": true}', {"log-driver": "local"}, {"LoggingDriver": "local"}, RUNNING)
+    assert (found.keys, found.pending, found.conflicts) == ([], [], [])
+    assert json.loads(found.before) == json.loads(found.after) == {"log-driver": "local", "debug": True}
+
+
+def test_a_key_that_differs(planned: Any) -> None:
+    found = planned("{}", {"debug": True, "mtu": 1400}, {}, [*RUNNING, "--mtu=1400"])
+    assert found.keys == ["debug", "mtu"] and found.conflicts == ["--mtu"] and found.before == "{}"
+    assert json.loads(found.after) == {"debug": True, "mtu": 1400}
+
+
+def test_the_engine_runs_with_another_file_than_there_is(planned: Any) -> None:
+    """An earlier run wrote the file and was cut off: the engine tells it, or the time of the file does."""
+    wanted = {"log-driver": "local"}
+    assert planned(json.dumps(wanted), wanted, {"LoggingDriver": "json-file"}, RUNNING).pending == ["log-driver"]
+    assert planned(json.dumps(wanted), wanted, {"LoggingDriver": "json-file"}, None).pending == []
+    Path(f"{planned.path}.previous").write_text('{"mtu": 1400}')
+    assert planned(json.dumps(wanted), wanted, None, RUNNING).pending == ["log-driver", "mtu"]
+
+
+def test_the_engine_is_asked_only_where_it_matters(planned: Any) -> None:
+    asked: list[str] = []
+    planned("{}", {}, None, RUNNING)
+    _daemon.plan(str(planned.path.with_name("other.json")), {"debug": True}, lambda: asked.append("info"))  # type: ignore[arg-type, return-value]
+    assert asked == []
+
+
 def test_start_of_a_process() -> None:
     assert abs(_daemon.started_at(os.getpid()) - time.time()) < 3600
     child = os.fork()

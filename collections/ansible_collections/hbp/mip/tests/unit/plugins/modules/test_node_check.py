@@ -28,6 +28,7 @@ import pytest
 
 from ansible_collections.hbp.mip.plugins.module_utils import (
     _advisories,
+    _daemon,
     _docker_http,
     _gates,
     _gates_network,
@@ -234,6 +235,54 @@ def test_running_engine(engine: Any) -> None:
     assert facts["docker"]["running"] and facts["docker"]["version"] == "28.5.1" and facts["docker"]["storage_driver"] == "overlay2"
     assert facts["docker"]["insecure_registries"] == ["10.77.1.1:5000", "127.0.0.0/8"]
     assert facts["swarm"]["state"] == "none"
+
+
+@pytest.mark.parametrize(
+    ("text", "configured"),
+    [
+        ('{"insecure-registries": ["10.77.1.1:5000"], "debug": true}', True),
+        (None, False),
+        ("{}", False),
+        ("{", False),
+        ("[]", False),
+        ('{"insecure-registries": "10.77.1.1:5000"}', False),
+        ('{"insecure-registries": ["10.77.1.1:5000"], "registry-mirrors": 1}', False),
+        ('{"insecure-registries": ["10.77.1.1:5000"], "log-driver": "local"}', False),
+    ],
+)
+def test_whether_the_engine_is_configured(
+    text: str | None, configured: bool, engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What daemon_config would change, complain about, or find to be written but not in force is not in order."""
+    path = tmp_path / "daemon.json"
+    if text is not None:
+        path.write_text(text)
+    monkeypatch.setattr(_daemon, "PATH", str(path))
+    monkeypatch.setattr(_docker_http, "daemon_pid", os.getpid)
+    wanted = {"insecure-registries": ["10.77.1.1:5000"]}
+    served = engine()
+    assert _host.engine(served, {}, wanted)[0]["configured"] is configured
+    # It runs, but does not tell with what.
+    Path(served).unlink()
+    assert _host.engine(served, {}, wanted)[0]["configured"] is False
+
+
+@pytest.mark.parametrize(("package", "configured"), [({"docker.io": "20.10.24"}, True), ({}, False)])
+def test_a_stopped_engine_is_judged_by_its_file(
+    package: dict[str, str], configured: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "daemon.json").write_text('{"debug": true}')
+    monkeypatch.setattr(_daemon, "PATH", str(tmp_path / "daemon.json"))
+    monkeypatch.setattr(_docker_http, "daemon_pid", lambda: 0)
+    monkeypatch.setattr(_host, "docker_origin", lambda _executable, installed: "distro" if installed else "")
+    assert _host.engine(_docker_http.SOCKET, package, {"debug": True})[0]["configured"] is configured
+    assert _host.engine(_docker_http.SOCKET, package, {"debug": False})[0]["configured"] is False
+
+
+def test_it_is_told_when_asked(engine: Any) -> None:
+    path = engine()
+    assert "configured" not in check_engine(path)["facts"]["docker"]
+    assert check_engine(path, daemon={"no-such-key": "x"})["facts"]["docker"]["configured"] is False
 
 
 @pytest.mark.parametrize("version", ["19.03.15", "18.09.1-ce", "1.13.1"])
