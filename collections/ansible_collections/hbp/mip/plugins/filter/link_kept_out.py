@@ -15,9 +15,10 @@ short_description: The nodes whose own rules keep something out that a link need
 version_added: 0.4.0
 description:
   - Returns the nodes whose own firewall keeps out, or does not let go, what M(hbp.mip.link_probe) tried.
+  - With O(nodes), without those whose firewall was set when the federation did not have that peer. A deploy changes it there.
 author:
   - The hbp.mip authors (@HBPMedical)
-positional: answers
+positional: answers, nodes
 options:
   _input:
     description: What P(hbp.mip.link_plan#filter) returned.
@@ -27,6 +28,10 @@ options:
     description: By node, the results C(listened), C(sent) and C(collected) of M(hbp.mip.link_probe).
     type: dict
     required: true
+  nodes:
+    description: By node, the result of M(hbp.mip.node_check).
+    type: dict
+    default: {}
 """
 
 EXAMPLES = r"""
@@ -43,10 +48,15 @@ _value:
 """
 
 
-def link_kept_out(links: Mapping[str, Any], answers: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return the nodes whose own rules keep something out."""
+def link_kept_out(
+    links: Mapping[str, Any], answers: Mapping[str, Mapping[str, Any]], nodes: Mapping[str, Mapping[str, Any]] | None = None
+) -> list[str]:
+    """Return the nodes whose own rules keep something out, without those where it is clear that a deploy changes them."""
     listened, sent, collected = ({name: answer.get(part) for name, answer in answers.items()} for part in ("listened", "sent", "collected"))
-    return _links.kept_out(_links.judge(links, listened, sent, collected))
+    known = {name: node.get("facts", {}).get("firewall", {}).get("peers") for name, node in (nodes or {}).items()}
+    verdict = _links.judge(links, listened, sent, collected)
+    changing = _links.without_peer(verdict, links, {name: peers for name, peers in known.items() if peers is not None})
+    return [name for name in _links.kept_out(verdict) if name not in changing]
 
 
 class FilterModule:

@@ -738,6 +738,7 @@ def gather(
     registry_tls: bool = True,
     data_path_port: int = 4789,
     daemon: dict[str, Any] | None = None,
+    federation: str = "",
 ) -> dict[str, Any]:
     """All facts in one dictionary; `kernel` also tries what the overlay needs of the kernel and asks the name servers and `registry`."""
     offset = None if reference_time is None else round(time.time() - reference_time, 3)
@@ -784,6 +785,9 @@ def gather(
         "firewalls": own_firewalls(),
         "site": _site.facts(),
     }
+    peers = firewall_peers(federation) if federation else None
+    if peers is not None:
+        facts["firewall"] = {"peers": peers}
     facts["kernel_overlay"] = kernel_overlay(encrypted) if kernel else {}
     facts.update(kernel_modules={}, sockets=[], packet_filter={}, forwarding={}, dns=[], registry={})
     if kernel:
@@ -812,6 +816,15 @@ def own_firewalls(root: str = "/") -> list[str]:
     if glob.glob(os.path.join(root, "etc/mip/firewall-*.nft")):
         found.append("guard")
     return found
+
+
+def firewall_peers(federation: str, root: str = "/") -> list[str] | None:
+    """The addresses of the peers for which this host's firewall was set, as the module firewall wrote it down; None when it did not."""
+    try:
+        record = json.loads(read_text(os.path.join(root, "var/lib/mip/firewall", federation, "settings.json")))
+        return [str(peer["address"]) for peer in record["settings"]["peers"]]
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _proxied(proxy: dict[str, str], host: str) -> bool:

@@ -140,6 +140,10 @@ options:
       - With them the facts tell whether that module would have anything to do.
     type: dict
     version_added: 0.4.0
+  federation:
+    description: Name of the federation. With it the facts tell for which peers its firewall was set on this host.
+    type: str
+    version_added: 0.4.0
   docker_socket:
     description: The engine's socket.
     type: path
@@ -284,6 +288,10 @@ facts:
     packages:
       description: Versions of the installed packages that matter.
       type: dict
+    firewall:
+      description: >-
+        With O(federation), where M(hbp.mip.firewall) was set for it, C(peers), the addresses of the peers that it lets in.
+      type: dict
     hardware:
       description: Who made the machine, or its hypervisor.
       type: str
@@ -406,6 +414,7 @@ def main() -> None:
                 "options": {"host": {"type": "str", "required": True}, "port": {"type": "int", "required": True}},
             },
             "daemon": {"type": "dict"},
+            "federation": {"type": "str"},
             "docker_socket": {"type": "path", "default": "/var/run/docker.sock"},
             "fail_on_problems": {"type": "bool", "default": False},
         },
@@ -450,6 +459,7 @@ def main() -> None:
         given["registry_tls"],
         given["data_path_port"],
         given["daemon"],
+        given["federation"] or "",
     )
     found = _gates.judge(facts, wanted)
     facts["store"] = _store.look(given["store"]["host"], given["store"]["port"]) if given["store"] else {}

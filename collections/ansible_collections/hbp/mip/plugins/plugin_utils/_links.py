@@ -671,6 +671,23 @@ def kept_out(verdict: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(cell["host"] for pair in verdict["pairs"] for cell in pair["checks"] if _filtered(cell)))
 
 
+def without_peer(verdict: Mapping[str, Any], links: Mapping[str, Any], known: Mapping[str, Collection[str]]) -> set[str]:
+    """Return the hosts that keep out a member of the swarm for which their rules were not set yet, so that a deploy changes them.
+
+    :arg verdict: what :func:`judge` returned.
+    :arg links: what :func:`plan` returned.
+    :arg known: by host, the addresses of the peers for which its rules were set; hosts of which that is not known are missing.
+    """
+    found = set()
+    for pair in verdict["pairs"]:
+        for cell in pair["checks"]:
+            peer = links["nodes"][pair["to"] if cell["host"] == pair["from"] else pair["from"]]
+            # The ui node is no member: the rules never name it as a peer.
+            if _filtered(cell) and peer["kind"] != "ui" and peer["address"] not in known.get(cell["host"], (peer["address"],)):
+                found.add(cell["host"])
+    return found
+
+
 def _filtered(cell: Mapping[str, Any]) -> bool:
     return cell["level"] == "fault" and cell["verdict"] in ("receiver-filter", "sender-filter")
 

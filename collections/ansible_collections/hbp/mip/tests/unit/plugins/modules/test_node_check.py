@@ -30,6 +30,8 @@ from ansible_collections.hbp.mip.plugins.module_utils import (
     _advisories,
     _daemon,
     _docker_http,
+    _firewall,
+    _firewall_host,
     _gates,
     _gates_network,
     _host,
@@ -1129,3 +1131,29 @@ def test_the_firewalls_that_a_deploy_opens(tmp_path: Path) -> None:
     wants.mkdir(parents=True)
     (wants / "firewalld.service").symlink_to("/lib/systemd/system/firewalld.service")
     assert _host.own_firewalls(str(tmp_path)) == ["ufw", "firewalld", "guard"]
+
+
+def test_the_peers_of_the_firewall_as_it_was_set(tmp_path: Path) -> None:
+    """Read from the file that the module firewall writes."""
+    peers = [{"name": name, "address": address} for name, address in (("ms", "10.1.0.10"), ("wb", "10.1.0.12"))]
+    wanted = _firewall.settings({"name": "brain", "address": "10.1.0.11", "peers": peers})
+    (path,) = (path for path in _firewall_host.file_set("brain", wanted, "none", []) if path.endswith("settings.json"))
+    there = tmp_path / path[1:]
+    assert _host.firewall_peers("brain", str(tmp_path)) is None
+    there.parent.mkdir(parents=True)
+    content = _firewall_host.file_set("brain", wanted, "none", [])[path]
+    assert isinstance(content, bytes)
+    there.write_bytes(content)
+    assert _host.firewall_peers("brain", str(tmp_path)) == ["10.1.0.10", "10.1.0.12"]
+    assert _host.firewall_peers("other", str(tmp_path)) is None
+    for damaged in ("{", "[]", '{"settings": {"peers": [1]}}', '{"settings": 1}'):
+        there.write_text(damaged)
+        assert _host.firewall_peers("brain", str(tmp_path)) is None
+
+
+def test_peers_are_told_where_the_firewall_was_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "firewall" not in run_module("node_check", {"federation": "none-such"})["facts"]
+    monkeypatch.setattr(_host, "firewall_peers", lambda name: [name])
+    arguments = ("", "", False, False, "/nonexistent", None)
+    assert "firewall" not in _host.gather(*arguments)
+    assert _host.gather(*arguments, federation="brain")["firewall"] == {"peers": ["brain"]}

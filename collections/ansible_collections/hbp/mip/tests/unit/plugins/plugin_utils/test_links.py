@@ -520,3 +520,44 @@ def test_a_deploy_does_not_open_what_others_keep_out(drift: list[str], ok: bool)
     words = "a deploy opens it" if ok else "the federation's own rules on wb are in place, others there keep it out"
     assert all(entry["message"].endswith(words) for entry in found)
     assert {request["host"] for request in told["requests"]} == (set() if ok else {"wb"})
+
+
+@pytest.mark.parametrize(
+    ("known", "asked"),
+    [
+        (["192.0.2.1", "192.0.2.4"], []),  # ms and itself, from before there was wa
+        (["192.0.2.1", "192.0.2.3"], ["wb"]),
+        ([], []),
+        (None, ["wb"]),
+    ],
+)
+@pytest.mark.parametrize("place", ["out", "in"])
+def test_a_host_that_does_not_know_the_peer_yet_is_not_asked(known: list[str] | None, asked: list[str], place: str) -> None:
+    """A node is added: the guards of the others keep it out, as a matter of course."""
+    sender, receiver = ("wb", "wa") if place == "out" else ("wa", "wb")
+    world = World(lambda check, _size, p: (check.sender, check.receiver, p) != (sender, receiver, place), encrypted=False)
+    answers = {
+        name: {"listened": world.listened[name], "sent": world.sent[name], "collected": world.collected[name]} for name in world.sent
+    }
+    nodes: dict[str, Any] = {name: {"problems": [], "facts": {"firewalls": ["guard"], "swarm": {}}} for name in world.sent}
+    if known is not None:
+        nodes["wb"]["facts"]["firewall"] = {"peers": known}
+    assert link_kept_out(world.links, answers) == ["wb"]
+    assert link_kept_out(world.links, answers, nodes) == asked
+    # One that was not asked is told as one whose answer differs from what is wanted.
+    found = {"wb": {"shown": {"set": True, "drift": ["settings.json differs"]}}} if asked else {}
+    data = {"nodes": nodes, "links": world.links, "link_answers": answers, "firewalls": found}
+    told = _reports._tried_links(
+        {**federation(False), "overlay": {"encrypted": False, "mtu": 0}, "firewall": {"manage": True}}, data, nodes
+    )
+    assert told is not None and told["ok"] and not told["requests"] and told["notes"]
+    assert all(entry["node"] == "wb" and entry["message"].endswith("a deploy opens it") for entry in told["notes"])
+
+
+def test_the_ui_node_is_no_peer_of_the_rules() -> None:
+    """That the master's rules do not name it says nothing: the engine's port may be open to it, and kept out by others."""
+    world = World(lambda check, _size, p: not (check.sender == "ui" and p == "in"), encrypted=False)
+    answers = {
+        name: {"listened": world.listened[name], "sent": world.sent[name], "collected": world.collected[name]} for name in world.sent
+    }
+    assert link_kept_out(world.links, answers, {"ms": {"facts": {"firewall": {"peers": ["192.0.2.3", "192.0.2.4"]}}}}) == ["ms"]
