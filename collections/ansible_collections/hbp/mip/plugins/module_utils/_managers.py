@@ -17,9 +17,11 @@ ELECTION_SECONDS = 45.0
 _PAUSE_SECONDS = 0.5
 
 # Said before a change is proposed to anybody: it can be asked for again whatever it was.
-_NOT_PROPOSED = ("does not have a leader", "has no leader", "error while dialing", "connection refused")
+_NOT_PROPOSED = ("does not have a leader", "has no leader", "no elected cluster leader", "error while dialing", "connection refused")
 # Said also when the answer to a change was lost. Only what may be repeated is.
-_UNCLEAR = ("deadline exceeded", "transport is closing", "code = unavailable", "leadership", "raft: stopped")
+_UNCLEAR = (
+    "deadline exceeded", "transport is closing", "code = unavailable", "leadership", "lost leader status", "raft: stopped", "node is stopped",
+)  # fmt: skip
 
 
 def _may_be_repeated(method: str, path: str, status: int, text: str) -> bool:

@@ -97,6 +97,7 @@ class Client:
 
 NO_LEADER = Answer(503, '{"message":"rpc error: code = Unknown desc = The swarm does not have a leader. It is possible that ..."}')
 UNCLEAR = Answer(500, '{"message":"rpc error: code = DeadlineExceeded desc = context deadline exceeded"}')
+LOST = Answer(500, '{"message":"rpc error: code = Unknown desc = raft: failed to process the request: node lost leader status"}')
 
 
 @pytest.mark.parametrize(
@@ -105,6 +106,8 @@ UNCLEAR = Answer(500, '{"message":"rpc error: code = DeadlineExceeded desc = con
         ("POST", "/services/create", NO_LEADER, True),
         ("GET", "/services", UNCLEAR, True),
         ("POST", "/services/x/update?version=7", UNCLEAR, True),
+        ("POST", "/nodes/x/update?version=7", LOST, True),
+        ("POST", "/services/create", LOST, False),
         # It may have been created although the answer was lost.
         ("POST", "/services/create", UNCLEAR, False),
         ("GET", "/services", Answer(404, "no leader"), False),
@@ -130,6 +133,7 @@ def test_it_does_not_ask_for_ever() -> None:
         (_managers.NotWorking("this node is a worker"), True),
         (EngineError("list: rpc error: The swarm does not have a leader"), True),
         (EngineError("list: the engine did not answer in time"), True),
+        (EngineError("update the node x: rpc error: raft: failed to process the request: node lost leader status"), True),
         (EngineError("create the service x: name conflicts with an existing object"), False),
         (SwarmError("the name x is given more than once"), False),
     ],
