@@ -20,7 +20,8 @@ _PAUSE_SECONDS = 0.5
 _NOT_PROPOSED = ("does not have a leader", "has no leader", "no elected cluster leader", "error while dialing", "connection refused")
 # Said also when the answer to a change was lost. Only what may be repeated is.
 _UNCLEAR = (
-    "deadline exceeded", "transport is closing", "code = unavailable", "leadership", "lost leader status", "raft: stopped", "node is stopped",
+    "deadline exceeded", "transport is closing", "code = unavailable", "leadership", "lost leader status", "raft: stopped",
+    "node is stopped",
 )  # fmt: skip
 
 
