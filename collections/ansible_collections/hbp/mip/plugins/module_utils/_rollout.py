@@ -59,6 +59,8 @@ class Item:
         self.replaces_tasks = False
         self.interrupted = False
         self.dead = False
+        #: Its tasks have failed until now, so that one that runs must be seen to keep running.
+        self.stumbles = False
         self.known_tasks: Set[str] = set()
         self.failed_tasks: Dict[str, Dict[str, Any]] = {}
         self.pending_since = 0.0
@@ -237,7 +239,7 @@ class Rollout:
             ids = tuple(sorted(str(task["ID"]) for task in up))
             if item.running_since[1] != ids:
                 item.running_since = (now, ids)
-            settle = self.settle if item.action == CREATED and not item.has_healthcheck else 0.0
+            settle = self.settle if (item.action == CREATED or item.stumbles) and not item.has_healthcheck else 0.0
             if now - item.running_since[0] >= settle:
                 return True
         self.note_failures(item, now)

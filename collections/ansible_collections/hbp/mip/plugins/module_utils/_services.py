@@ -604,6 +604,13 @@ def ended(tasks: Iterable[Mapping[str, Any]]) -> List[Mapping[str, Any]]:
     return [task for task in tasks if (task.get("Status") or {}).get("State") in ENDED]
 
 
+def stumbles(tasks: Iterable[Mapping[str, Any]], since: str) -> bool:
+    """Whether tasks have failed and none has kept running since a time (ISO 8601), so that one that runs now may be about to fail."""
+    tasks = list(tasks)
+    steady = [task for task in running(tasks) if str((task.get("Status") or {}).get("Timestamp") or "")[:19] < since[:19]]
+    return not steady and any((task.get("Status") or {}).get("State") in FAILED for task in tasks)
+
+
 def of_template(tasks: Iterable[Mapping[str, Any]], template: Mapping[str, Any]) -> List[Mapping[str, Any]]:
     """The tasks that were made from `template`."""
     wanted = canonical_task(template)

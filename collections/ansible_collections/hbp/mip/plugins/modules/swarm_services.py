@@ -468,6 +468,7 @@ manager_lost:
   type: bool
 """
 
+import time
 from typing import Any, Collection, Dict, List, NamedTuple, Optional, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
@@ -491,6 +492,8 @@ from ansible_collections.hbp.mip.plugins.module_utils._rollout import (
 
 REMOVED = "removed"
 ROLLED_BACK = "rolled_back"
+# What has run for so long is over its failures; clocks of nodes differ by less.
+_STEADY_SECONDS = 30
 
 
 class View(NamedTuple):
@@ -711,6 +714,7 @@ class Deployment(Rollout):
             # Where nothing changes, the swarm tries again by itself: what failed before may be mended since.
             item.start_waiting(item.spec, _services.ended(present) if item.action == UNCHANGED else present)
             if item.action == UNCHANGED:
+                item.stumbles = _services.stumbles(present, _swarm.iso_time(time.time() - _STEADY_SECONDS))
                 continue
             try:
                 if item.action == CREATED:

@@ -163,6 +163,29 @@ def test_image_names(image: str, bare: str, registry: str, pinned: bool) -> None
 
 
 @pytest.mark.parametrize(
+    ("states", "stumbles"),
+    [
+        ([], False),
+        ([("running", "08:00:00")], False),
+        ([("running", "09:59:50"), ("failed", "09:59:45")], True),
+        ([("ready", "09:59:50"), ("rejected", "09:59:45")], True),
+        # What has run for a while is over it.
+        ([("running", "09:59:20"), ("failed", "09:59:10")], False),
+        ([("running", "09:59:50"), ("shutdown", "09:59:45")], False),
+    ],
+)
+def test_what_has_failed_until_now_must_be_seen_to_run(states: list[tuple[str, str]], stumbles: bool) -> None:
+    tasks = [
+        {
+            "DesiredState": "shutdown" if state in _services.ENDED else "running",
+            "Status": {"State": state, "Timestamp": f"2026-11-23T{at}.123456789Z"},
+        }
+        for state, at in states
+    ]
+    assert _services.stumbles(tasks, "2026-11-23T09:59:30Z") is stumbles
+
+
+@pytest.mark.parametrize(
     ("answer", "reached", "words"),
     [
         ("manifest unknown: manifest unknown", True, "correct the name or the tag"),
